@@ -1,2 +1,36 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: builds, tests, demonstrates and measures this repository.
+//!
+//! In: the command line. Out: progress on stderr, results on stdout, an exit
+//! code: 0 all well, 1 the thing asked about is not so (a test failed, the tool
+//! disagreed with the truth, tidy found something), 2 it could not be asked.
+//! Not here: anything that the shipped agent needs at run time.
+
+mod cli;
+mod process;
+mod setup;
+mod build;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code.into(),
+        Err(err) => {
+            eprintln!("error: {err:#}");
+            process::EXIT_COULD_NOT_RUN.into()
+        }
+    }
+}
+
+fn run() -> anyhow::Result<u8> {
+    match cli::Cli::parse().command {
+        cli::Command::Setup => setup::all().map(|()| 0),
+        cli::Command::Build(args) => build::main(&args),
+        cli::Command::Test(args) => test::main(&args),
+        cli::Command::Tidy(args) => tidy::main(&args),
+    }
+}

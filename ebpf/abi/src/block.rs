@@ -3,6 +3,7 @@
 
 use crate::{
     RecordHeader,
+    hist::Hist,
     keys::{InodeKey, Names},
     sync::InodeCounters,
 };
@@ -33,10 +34,12 @@ pub struct RqState {
     pub nr_bytes: u32,
     /// `request.cmd_flags` at issue.
     pub cmd_flags: u32,
-    /// Disk: major << 20 | minor.
+    /// Disk: major << 20 | minor; 0 = not a watched disk (in this epoch).
     pub dev: u32,
     /// Requeues of this use.
-    pub nr_requeue: u32,
+    pub nr_requeue: u16,
+    /// EPOCH in which `dev` was decided.
+    pub epoch: u16,
 }
 
 /// How the file of a request was found ([`RequestRecord::file_source`]).
@@ -121,10 +124,28 @@ pub struct InodeState {
     pub last_err_dev: u32,
     /// `mapping.wb_err` when it was last reported, for deduplication.
     pub wb_err: u32,
-    /// Watched directory the file lies under, or SLOT_NONE; valid if `root_known`.
+    /// Watched directory the file lies under, or SLOT_NONE; valid in `root_epoch`.
     pub root: u16,
-    /// 1 once dentries were walked.
-    pub root_known: u16,
+    /// EPOCH in which dentries were walked, 0 = never.
+    pub root_epoch: u16,
+}
+
+/// Value of BLOCK_HIST, one per CPU (key: disk << 32 | op, see [`block_hist_key`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHist {
+    /// Bytes completed.
+    pub nr_bytes: u64,
+    /// Issue to completion.
+    pub device: Hist,
+    /// Allocation to issue, of requests whose allocation time is known.
+    pub queue: Hist,
+}
+
+/// Key of BLOCK_HIST.
+#[inline(always)]
+pub const fn block_hist_key(dev: u32, op: u8) -> u64 {
+    (dev as u64) << 32 | op as u64
 }
 
 /// Value of FLUSHES (key: disk as u32): device cache flushes of one disk.

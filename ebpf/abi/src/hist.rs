@@ -11,32 +11,18 @@ pub const PER_OCTAVE: u32 = 10;
 /// Number of buckets: one below, ten per octave, one above.
 pub const NR_BUCKETS: usize = (1 + (MAX_SHIFT - MIN_SHIFT) * PER_OCTAVE + 1) as usize;
 
-/// Stages in [`HistKey::stage`].
-pub mod stage {
-    /// A sync operation: enter to exit.
-    pub const SYNC: u8 = 0;
-    /// A request: allocation to first issue.
-    pub const QUEUE: u8 = 1;
-    /// A request: first issue to completion.
-    pub const DEVICE: u8 = 2;
-}
-
-/// Key of HIST.
+/// Key of HIST: syncs. Requests have a map of their own, see [`crate::block::BlockHist`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HistKey {
-    /// s_dev of the file system (syncs) or disk (requests): major << 20 | minor.
-    pub dev: u32,
-    /// Broker slot, SLOT_NONE for requests.
+    /// s_dev of the file system, major << 20 | minor; 0 = unknown.
+    pub s_dev: u32,
+    /// Broker slot.
     pub broker: u16,
-    /// Root slot, SLOT_NONE for requests and for files under no watched directory.
+    /// Root slot, SLOT_NONE for files under no watched directory.
     pub root: u16,
-    /// [`crate::sync::op`] or [`crate::block::req_op`].
-    pub op: u8,
-    /// One of [`stage`].
-    pub stage: u8,
-    /// Zero.
-    pub pad: u16,
+    /// One of [`crate::sync::op`].
+    pub op: u32,
 }
 
 /// Value of HIST, one per CPU. Counters wrap; the agent adds differences.

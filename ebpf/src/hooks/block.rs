@@ -1,0 +1,443 @@
+//! Block requests: issue, requeue, complete.
+//!
+//! - `block_rq_issue(rq)`, `block_rq_requeue(rq)`; `(q, rq)` before 5.10.137
+//! - `block_rq_complete(rq, int errno | blk_status_t, unsigned nr_bytes)`;
+//!   errno to 5.15, blk_status_t since; fires before the bios are ended, so the
+//!   chain from request to file is whole
+//!
+//! Emits a [`RequestRecord`] for a request that failed or took
+//! `request_slow_ns`; counts all of a watched disk in BLOCK_HIST, FLUSHES and,
+//! for data of known files, INODES.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::bpf_ktime_get_ns,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use fsyncscope_abi::{
+    ABI_VERSION, RecordHeader,
+    block::{InodeState, RequestRecord, RqState, block_hist_key, file_source, req_op},
+    facts::UNKNOWN,
+    keys::SLOT_NONE,
+    kind,
+    loss::Loss,
+};
+
+use crate::{
+    hooks::sync::add,
+    kernel::{
+        fact,
+        file::{dentry_of_inode, read_names, root_of},
+        page::{Owner, owner_of},
+        read::{Addr, Mem, Probe, Typed},
+        request::disk_of,
+    },
+    maps::{BLOCK_HIST, DEVS, FLUSHES, INODES, RING, RQS, atomic_add, epoch, lost},
+};
+
+/// Bios of a failed or slow request that are looked at.
+const MAX_BIOS: u32 = 128;
+
+/// Disk of `rq` if it is watched, else 0.
+#[inline(always)]
+fn watched_disk<M: Mem>(rq: Addr) -> u32 {
+    let dev = disk_of::<M>(rq);
+    // SAFETY: read only.
+    if dev != 0 && unsafe { DEVS.get(&dev) }.is_some() { dev } else { 0 }
+}
+
+/// A request goes to the driver.
+#[inline(always)]
+fn issued<M: Mem>(rq: Addr) {
+    let now_epoch = epoch();
+    if let Some(state) = RQS.get_ptr_mut(&rq) {
+        // SAFETY: a request is issued by one CPU at a time.
+        let state = unsafe { &mut *state };
+        if state.epoch == now_epoch {
+            if state.dev == 0 {
+                return;
+            }
+            if state.issue_ns == 0 {
+                state.nr_requeue = 0;
+                start::<M>(state, rq);
+            }
+            return;
+        }
+    }
+    first_issue::<M>(rq, now_epoch);
+}
+
+/// Notes the start of a use of the request.
+#[inline(always)]
+fn start<M: Mem>(state: &mut RqState, rq: Addr) {
+    state.sector = M::u64(rq, fact!(request_sector));
+    state.nr_bytes = M::u32(rq, fact!(request_data_len));
+    state.cmd_flags = M::u32(rq, fact!(request_cmd_flags));
+    // SAFETY: the helper has no preconditions.
+    state.issue_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// A request object seen for the first time in this epoch.
+#[inline(always)]
+fn first_issue<M: Mem>(rq: Addr, now_epoch: u16) {
+    let mut state = RqState {
+        dev: watched_disk::<M>(rq),
+        epoch: now_epoch,
+        ..RqState::default()
+    };
+    if state.dev != 0 {
+        start::<M>(&mut state, rq);
+    }
+    if RQS.insert(&rq, &state, u64::from(BPF_ANY)).is_err() && state.dev != 0 {
+        lost(Loss::RqsFull);
+    }
+}
+
+/// A request goes back to the queue; it stays in flight.
+#[inline(always)]
+fn requeued(rq: Addr) {
+    if let Some(state) = RQS.get_ptr_mut(&rq) {
+        // SAFETY: as in `issued`.
+        unsafe {
+            if (*state).dev != 0 {
+                (*state).nr_requeue = (*state).nr_requeue.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// A request, or a part of it, is done.
+#[inline(always)]
+fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
+    let Some(state) = RQS.get_ptr_mut(&rq) else {
+        let dev = watched_disk::<M>(rq);
+        if dev != 0 {
+            unseen::<M>(rq, dev, status, nr_bytes);
+        }
+        return;
+    };
+    // SAFETY: a request completes on one CPU at a time.
+    let state = unsafe { &mut *state };
+    if state.dev == 0 {
+        return;
+    }
+    if state.issue_ns == 0 {
+        // The second completion of a flush-sequenced write, or one that never
+        // reached the driver.
+        if status != 0 {
+            unseen::<M>(rq, state.dev, status, nr_bytes);
+        }
+        return;
+    }
+    let op = state.cmd_flags as u8;
+    let bio = M::u64(rq, fact!(request_bio));
+    if bio == 0 && op != req_op::FLUSH {
+        if status == 0 && nr_bytes == 0 {
+            // Multipath failover has stolen the bios; they go on elsewhere.
+            state.issue_ns = 0;
+            return;
+        }
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let device_ns = now.saturating_sub(state.issue_ns);
+    let slow = device_ns >= fact!(request_slow_ns);
+    let remaining = M::u32(rq, fact!(request_data_len));
+    if op == req_op::FLUSH {
+        flushed(state, now, device_ns, status);
+    } else if status == 0 && !slow {
+        data_done::<M>(rq, bio, nr_bytes, device_ns);
+    }
+    let start_ns = if fact!(request_start_time_ns) == UNKNOWN {
+        0
+    } else {
+        M::u64(rq, fact!(request_start_time_ns))
+    };
+    if let Some(hist) = BLOCK_HIST.get_ptr_mut(&block_hist_key(state.dev, op)) {
+        // SAFETY: this CPU's value.
+        let hist = unsafe { &mut *hist };
+        hist.nr_bytes += u64::from(nr_bytes);
+        add(&mut hist.device, device_ns, status != 0);
+        if start_ns != 0 && start_ns <= state.issue_ns {
+            add(&mut hist.queue, state.issue_ns - start_ns, false);
+        }
+    }
+    if status != 0 || slow {
+        let shown = Shown {
+            rq,
+            start_ns,
+            now,
+            status,
+            done_bytes: nr_bytes,
+        };
+        report(&shown, state, bio, device_ns);
+    }
+    if status != 0 || nr_bytes >= remaining || op == req_op::FLUSH {
+        state.issue_ns = 0;
+    }
+}
+
+/// Counts a healthy data request for its file, or its two files where a merge
+/// spans files.
+#[inline(always)]
+fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64) {
+    let owner = owner_of::<M>(bio);
+    if owner.key.s_dev == 0 {
+        return;
+    }
+    if let Some(inode) = INODES.get_ptr_mut(&owner.key) {
+        // SAFETY: a live map value, added to atomically.
+        unsafe { count(&mut *inode, nr_bytes, device_ns) };
+    }
+    let tail = M::u64(rq, fact!(request_biotail));
+    if tail != bio {
+        let last = owner_of::<Probe>(tail);
+        if last.key.s_dev != 0
+            && last.key.ino != owner.key.ino
+            && let Some(inode) = INODES.get_ptr_mut(&last.key)
+        {
+            // SAFETY: as above. The bytes of the request cannot be divided
+            // without a walk; the time is the same for both.
+            unsafe { count(&mut *inode, 0, device_ns) };
+        }
+    }
+}
+
+/// Adds a completed request to its file.
+#[inline(always)]
+fn count(inode: &mut InodeState, nr_bytes: u32, device_ns: u64) {
+    atomic_add(&raw mut inode.counters.nr_requests, 1);
+    atomic_add(&raw mut inode.counters.nr_bytes, u64::from(nr_bytes));
+    atomic_add(&raw mut inode.counters.device_ns, device_ns);
+}
+
+/// A cache flush is done.
+#[inline(always)]
+fn flushed(state: &RqState, now: u64, device_ns: u64, status: i32) {
+    if let Some(flushes) = FLUSHES.get_ptr_mut(&state.dev) {
+        // SAFETY: one flush is in flight per queue; times are for people.
+        let flushes = unsafe { &mut *flushes };
+        atomic_add(&raw mut flushes.seq, 1);
+        atomic_add(&raw mut flushes.device_ns, device_ns);
+        flushes.last_issue_ns = state.issue_ns;
+        flushes.last_complete_ns = now;
+        if status != 0 {
+            atomic_add(&raw mut flushes.nr_errors, 1);
+        }
+    }
+}
+
+/// A completion on a watched disk whose issue was not seen: one from before the
+/// agent, or a request that failed before it was issued.
+#[inline(never)]
+fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
+    if status == 0 {
+        lost(Loss::UnmatchedComplete);
+        return;
+    }
+    let state = RqState {
+        issue_ns: 0,
+        sector: Probe::u64(rq, fact!(request_sector)),
+        nr_bytes: Probe::u32(rq, fact!(request_data_len)),
+        cmd_flags: Probe::u32(rq, fact!(request_cmd_flags)),
+        dev,
+        ..RqState::default()
+    };
+    let shown = Shown {
+        rq,
+        start_ns: 0,
+        // SAFETY: the helper has no preconditions.
+        now: unsafe { bpf_ktime_get_ns() },
+        status,
+        done_bytes: nr_bytes,
+    };
+    report(&shown, &state, Probe::u64(rq, fact!(request_bio)), 0);
+}
+
+/// What a record says beside the request's state.
+struct Shown {
+    rq: Addr,
+    start_ns: u64,
+    now: u64,
+    status: i32,
+    done_bytes: u32,
+}
+
+/// Walks the bios of a failed or slow request and sends one record per file in
+/// it (for a flush: one). Counts the failure for each file.
+#[inline(never)]
+fn report(shown: &Shown, state: &RqState, first: Addr, device_ns: u64) {
+    let op = state.cmd_flags as u8;
+    if op == req_op::FLUSH || first == 0 {
+        let mut owner = Owner::UNKNOWN;
+        if op == req_op::FLUSH {
+            owner.source = file_source::FLUSH;
+        }
+        emit(shown, state, &owner, 0, 0);
+        return;
+    }
+    let mut bio = first;
+    let mut previous = Owner::UNKNOWN;
+    let mut any = false;
+    for _ in 0..MAX_BIOS {
+        let mut owner = owner_of::<Probe>(bio);
+        let size = Probe::u32(bio, fact!(bio_bi_size));
+        if owner.source == file_source::UNKNOWN && state.cmd_flags & fact!(req_meta) != 0 {
+            owner.source = file_source::META;
+        }
+        let same = any
+            && owner.key.ino == previous.key.ino
+            && owner.key.s_dev == previous.key.s_dev
+            && owner.source == previous.source;
+        if !same {
+            failed_or_slow(shown, state, &owner, device_ns, any);
+            previous = owner;
+        }
+        add_bytes(&owner, size);
+        any = true;
+        bio = Probe::u64(bio, fact!(bio_bi_next));
+        if bio == 0 {
+            return;
+        }
+    }
+    lost(Loss::WalkCut);
+}
+
+/// Adds bytes of one bio to its file.
+#[inline(always)]
+fn add_bytes(owner: &Owner, size: u32) {
+    if owner.key.s_dev != 0
+        && let Some(inode) = INODES.get_ptr_mut(&owner.key)
+    {
+        // SAFETY: a live map value.
+        unsafe { atomic_add(&raw mut (*inode).counters.nr_bytes, u64::from(size)) };
+    }
+}
+
+/// Counts the request for one file of it, and sends its record.
+#[inline(never)]
+fn failed_or_slow(shown: &Shown, state: &RqState, owner: &Owner, device_ns: u64, spans: bool) {
+    let mut nr_errors = 0;
+    if owner.key.s_dev != 0 {
+        if INODES.get_ptr(&owner.key).is_none() && shown.status != 0 {
+            let fresh = InodeState {
+                root: SLOT_NONE,
+                ..InodeState::default()
+            };
+            if INODES.insert(&owner.key, &fresh, u64::from(BPF_ANY)).is_err() {
+                lost(Loss::InodeFull);
+            }
+        }
+        if let Some(inode) = INODES.get_ptr_mut(&owner.key) {
+            // SAFETY: a live map value; last_err_* may mix two failures of one
+            // instant, counters do not.
+            let inode = unsafe { &mut *inode };
+            atomic_add(&raw mut inode.counters.nr_requests, 1);
+            atomic_add(&raw mut inode.counters.device_ns, device_ns);
+            if shown.status != 0 {
+                atomic_add(&raw mut inode.counters.nr_errors, 1);
+                nr_errors = inode.counters.nr_errors;
+                inode.last_err_ns = shown.now;
+                inode.last_err_sector = state.sector;
+                inode.last_err_status = shown.status;
+                inode.last_err_dev = state.dev;
+            }
+        }
+        // A storm on one file: the first 16, then at each power of two.
+        if nr_errors > 16 && nr_errors & (nr_errors - 1) != 0 {
+            return;
+        }
+    }
+    emit(shown, state, owner, nr_errors, u8::from(spans));
+}
+
+/// Sends the record.
+#[inline(never)]
+fn emit(shown: &Shown, state: &RqState, owner: &Owner, nr_errors: u64, spans: u8) {
+    let Some(mut entry) = RING.reserve::<RequestRecord>(0) else {
+        lost(Loss::RingFull);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    let mut dentry = 0;
+    let mut root = SLOT_NONE;
+    if owner.key.s_dev != 0 {
+        dentry = dentry_of_inode(owner.inode);
+        root = root_of(dentry, owner.key.s_dev);
+    }
+    let status_is_errno = fact!(complete_status_is_errno) as u8;
+    // SAFETY: reserved ring memory of this type, written whole before submit.
+    unsafe {
+        (*record).header = RecordHeader {
+            kind: kind::REQUEST,
+            version: ABI_VERSION,
+            size: size_of::<RequestRecord>() as u32,
+            ktime_ns: shown.now,
+        };
+        (*record).rq = shown.rq;
+        (*record).start_ns = shown.start_ns;
+        (*record).issue_ns = state.issue_ns;
+        (*record).complete_ns = shown.now;
+        (*record).sector = state.sector;
+        (*record).nr_bytes = state.nr_bytes;
+        (*record).done_bytes = shown.done_bytes;
+        (*record).cmd_flags = state.cmd_flags;
+        (*record).status = shown.status;
+        (*record).dev = state.dev;
+        (*record).rdev = owner.rdev;
+        (*record).inode = owner.key;
+        (*record).nr_errors = nr_errors;
+        (*record).status_is_errno = status_is_errno;
+        (*record).file_source = owner.source;
+        (*record).spans_files = spans;
+        (*record).nr_requeue = if state.nr_requeue > 255 { 255 } else { state.nr_requeue as u8 };
+        (*record).root = root;
+        (*record).pad = 0;
+        read_names(dentry, &mut (*record).names);
+    }
+    entry.submit(0);
+}
+
+/// The status argument: errno as it is, blk_status_t as one byte.
+#[inline(always)]
+fn status_of(raw: u64) -> i32 {
+    if fact!(complete_status_is_errno) == 1 { raw as i32 } else { (raw & 0xff) as i32 }
+}
+
+/// Issue, typed.
+#[btf_tracepoint(function = "block_rq_issue")]
+pub fn block_rq_issue_typed(ctx: BtfTracePointContext) -> i32 {
+    issued::<Typed>(ctx.arg(0));
+    0
+}
+
+/// Issue, raw.
+#[raw_tracepoint(tracepoint = "block_rq_issue")]
+pub fn block_rq_issue(ctx: RawTracePointContext) -> i32 {
+    let rq: u64 = if fact!(arg_issue_rq) == 1 { ctx.arg(1) } else { ctx.arg(0) };
+    issued::<Probe>(rq);
+    0
+}
+
+/// Requeue.
+#[raw_tracepoint(tracepoint = "block_rq_requeue")]
+pub fn block_rq_requeue(ctx: RawTracePointContext) -> i32 {
+    let rq: u64 = if fact!(arg_requeue_rq) == 1 { ctx.arg(1) } else { ctx.arg(0) };
+    requeued(rq);
+    0
+}
+
+/// Complete, typed.
+#[btf_tracepoint(function = "block_rq_complete")]
+pub fn block_rq_complete_typed(ctx: BtfTracePointContext) -> i32 {
+    completed::<Typed>(ctx.arg(0), status_of(ctx.arg(1)), ctx.arg::<u64>(2) as u32);
+    0
+}
+
+/// Complete, raw.
+#[raw_tracepoint(tracepoint = "block_rq_complete")]
+pub fn block_rq_complete(ctx: RawTracePointContext) -> i32 {
+    completed::<Probe>(ctx.arg(0), status_of(ctx.arg(1)), ctx.arg::<u64>(2) as u32);
+    0
+}

@@ -1,0 +1,7 @@
+//! The hooks, one file a group. Each file's head gives the kernel prototypes.
+
+mod block;
+mod files;
+mod flush;
+mod sync;
+mod wb;

@@ -1,0 +1,138 @@
+//! Writeback errors: who failed, and who was told.
+//!
+//! - `filemap_set_wb_err(struct address_space *, errseq_t)`: the argument is the
+//!   value *before*, so the mapping is read
+//! - `file_check_and_advance_wb_err(struct file *, errseq_t old)`
+//!
+//! Both fire only after an error. Emits [`WbErrRecord`] once per file and errseq
+//! value, [`WbTellRecord`] each time.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use fsyncscope_abi::{
+    ABI_VERSION, RecordHeader,
+    block::InodeState,
+    keys::SLOT_NONE,
+    kind,
+    loss::Loss,
+    wb::{WbErrRecord, WbTellRecord},
+};
+
+use crate::{
+    hooks::files::open_sync,
+    kernel::{
+        fact,
+        file::{dentry_of_inode, key_of, read_names, root_of},
+        read::{Mem as _, Probe},
+    },
+    maps::{FILESYSTEMS, INODES, RING, epoch, lost},
+};
+
+/// Writeback of a file failed.
+#[raw_tracepoint(tracepoint = "filemap_set_wb_err")]
+pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
+    let mapping: u64 = ctx.arg(0);
+    let inode = Probe::u64(mapping, fact!(address_space_host));
+    if inode == 0 {
+        return 0;
+    }
+    let key = key_of::<Probe>(inode);
+    // SAFETY: read only.
+    if unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
+        return 0;
+    }
+    let errseq = Probe::u32(mapping, fact!(address_space_wb_err));
+    let dentry = dentry_of_inode(inode);
+    if INODES.get_ptr(&key).is_none() {
+        let fresh = InodeState {
+            root: SLOT_NONE,
+            ..InodeState::default()
+        };
+        if INODES.insert(&key, &fresh, u64::from(BPF_ANY)).is_err() {
+            lost(Loss::InodeFull);
+            return 0;
+        }
+    }
+    let Some(known) = INODES.get_ptr_mut(&key) else {
+        return 0;
+    };
+    // SAFETY: a live map value; a race between two CPUs sends a record twice.
+    let known = unsafe { &mut *known };
+    if known.wb_err == errseq {
+        return 0;
+    }
+    known.wb_err = errseq;
+    if known.root_epoch != epoch() {
+        known.root = root_of(dentry, key.s_dev);
+        known.root_epoch = epoch();
+    }
+    let Some(mut entry) = RING.reserve::<WbErrRecord>(0) else {
+        lost(Loss::RingFull);
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved ring memory of this type, written whole before submit.
+    unsafe {
+        (*record).header = RecordHeader {
+            kind: kind::WB_ERR,
+            version: ABI_VERSION,
+            size: size_of::<WbErrRecord>() as u32,
+            ktime_ns: bpf_ktime_get_ns(),
+        };
+        (*record).inode = key;
+        (*record).errseq = errseq;
+        (*record).root = known.root;
+        (*record).pad = 0;
+        (*record).state = *known;
+        read_names(dentry, &mut (*record).names);
+    }
+    entry.submit(0);
+    0
+}
+
+/// A caller is told.
+#[raw_tracepoint(tracepoint = "file_check_and_advance_wb_err")]
+pub fn file_check_and_advance_wb_err(ctx: RawTracePointContext) -> i32 {
+    let file: u64 = ctx.arg(0);
+    let inode = Probe::u64(file, fact!(file_f_inode));
+    let key = key_of::<Probe>(inode);
+    let new = Probe::u32(file, fact!(file_f_wb_err));
+    let mut in_sync = 0;
+    if let Some(state) = open_sync() {
+        state.told_errseq = new;
+        in_sync = 1;
+    }
+    // SAFETY: read only.
+    if in_sync == 0 && unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
+        return 0;
+    }
+    let Some(mut entry) = RING.reserve::<WbTellRecord>(0) else {
+        lost(Loss::RingFull);
+        return 0;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: as above.
+    unsafe {
+        *record = WbTellRecord {
+            header: RecordHeader {
+                kind: kind::WB_TELL,
+                version: ABI_VERSION,
+                size: size_of::<WbTellRecord>() as u32,
+                ktime_ns: bpf_ktime_get_ns(),
+            },
+            inode: key,
+            pid_tgid: bpf_get_current_pid_tgid(),
+            old: ctx.arg::<u64>(1) as u32,
+            new,
+            comm: bpf_get_current_comm().unwrap_or([0; 16]),
+            in_sync,
+            pad: 0,
+        };
+    }
+    entry.submit(0);
+    0
+}

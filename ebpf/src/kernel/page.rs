@@ -1,0 +1,145 @@
+//! From a bio to the file that its data belongs to.
+//!
+//! bio → bio_vec → page → head of its folio → mapping → host, accepted only if
+//! the host agrees that this is its mapping: the word is something else in
+//! slab pages and anonymous memory. Direct I/O is decided by `bi_end_io`, never
+//! by the page, which is the caller's buffer.
+//!
+//! Kernels: 6.x tail pages carry `compound_head` (pointer + 1); 7.x carry
+//! `compound_info`, which is a pointer + 1 or a mask, not visible in BTF.
+
+use fsyncscope_abi::{block::file_source, facts::UNKNOWN, keys::InodeKey};
+
+use crate::kernel::{
+    fact,
+    file::key_of,
+    read::{Addr, Mem, Probe},
+};
+
+/// S_IFMT and S_IFBLK (include/uapi/linux/stat.h).
+const S_IFMT: u16 = 0o170_000;
+const S_IFBLK: u16 = 0o060_000;
+
+/// What a bio's data belongs to.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// `struct inode *`, 0 = unknown.
+    pub inode: Addr,
+    /// Identity of it.
+    pub key: InodeKey,
+    /// One of [`file_source`].
+    pub source: u8,
+    /// Block device whose metadata this is.
+    pub rdev: u32,
+}
+
+impl Owner {
+    /// Nobody known.
+    pub const UNKNOWN: Owner = Owner {
+        inode: 0,
+        key: InodeKey { ino: 0, s_dev: 0, pad: 0 },
+        source: file_source::UNKNOWN,
+        rdev: 0,
+    };
+}
+
+/// Head page of the folio that `page` belongs to.
+#[inline(always)]
+fn head_of<M: Mem>(page: Addr) -> Addr {
+    let word = M::u64(page, fact!(page_compound_head));
+    if word & 1 == 0 {
+        return page;
+    }
+    if fact!(page_compound_is_info) == 0 {
+        return word - 1;
+    }
+    // A mask has all high bits set and clears low bits of the tail's address;
+    // a pointer lies in the same struct page array, at or below the tail.
+    let masked = page & word;
+    let pointed = word - 1;
+    if pointed <= page && page - pointed < (1 << 30) { pointed } else { masked }
+}
+
+/// Owner of the data of `bio`.
+#[inline(always)]
+pub fn owner_of<M: Mem>(bio: Addr) -> Owner {
+    if bio == 0 {
+        return Owner::UNKNOWN;
+    }
+    let dio_end_io = fact!(iomap_dio_bio_end_io);
+    if dio_end_io != 0 && M::u64(bio, fact!(bio_bi_end_io)) == dio_end_io {
+        return direct_owner(bio);
+    }
+    let vecs = M::u64(bio, fact!(bio_bi_io_vec));
+    if vecs == 0 {
+        return Owner::UNKNOWN;
+    }
+    let idx = M::u32(bio, fact!(bio_bi_idx));
+    // The vector is an array behind a pointer: idx is nearly always 0, and a
+    // variable offset into it is no typed load.
+    let page = if idx == 0 {
+        M::u64(vecs, fact!(bio_vec_bv_page))
+    } else {
+        let vec = vecs + u64::from(idx & 0xffff) * u64::from(fact!(bio_vec_size));
+        Probe::u64(vec, fact!(bio_vec_bv_page))
+    };
+    page_owner::<M>(page)
+}
+
+/// Owner of a page-cache page.
+#[inline(always)]
+fn page_owner<M: Mem>(page: Addr) -> Owner {
+    if page == 0 {
+        return Owner::UNKNOWN;
+    }
+    let head = head_of::<Probe>(page);
+    let mapping: u64 = Probe::u64(head, fact!(folio_mapping));
+    if mapping == 0 || mapping & 3 != 0 {
+        return Owner::UNKNOWN;
+    }
+    let host = Probe::u64(mapping, fact!(address_space_host));
+    if host == 0 {
+        return Owner::UNKNOWN;
+    }
+    let its = Probe::u64(host, fact!(inode_i_mapping));
+    if its != mapping && host + u64::from(fact!(inode_i_data)) != mapping {
+        return Owner::UNKNOWN;
+    }
+    inode_owner(host, file_source::PAGE)
+}
+
+/// Owner of a direct I/O bio: bi_private is the iomap_dio of its iocb.
+#[inline(always)]
+fn direct_owner(bio: Addr) -> Owner {
+    if fact!(iomap_dio_iocb) == UNKNOWN {
+        return Owner::UNKNOWN;
+    }
+    let dio = Probe::u64(bio, fact!(bio_bi_private));
+    let iocb = Probe::u64(dio, fact!(iomap_dio_iocb));
+    let file = Probe::u64(iocb, fact!(kiocb_ki_filp));
+    let inode = Probe::u64(file, fact!(file_f_inode));
+    if inode == 0 {
+        return Owner::UNKNOWN;
+    }
+    inode_owner(inode, file_source::DIRECT)
+}
+
+/// Owner from an inode; a block device's inode means metadata or journal.
+#[inline(always)]
+fn inode_owner(inode: Addr, source: u8) -> Owner {
+    let mode = Probe::u16(inode, fact!(inode_i_mode));
+    if mode & S_IFMT == S_IFBLK {
+        return Owner {
+            inode,
+            key: InodeKey { ino: 0, s_dev: 0, pad: 0 },
+            source: file_source::BLOCKDEV,
+            rdev: Probe::u32(inode, fact!(inode_i_rdev)),
+        };
+    }
+    Owner {
+        inode,
+        key: key_of::<Probe>(inode),
+        source,
+        rdev: 0,
+    }
+}

@@ -1,0 +1,81 @@
+//! Reading kernel memory, in two ways that hooks are generic over: a helper
+//! call that works in every program type, and a plain load that only typed
+//! programs (tp_btf, fentry, fexit) may make, and that costs a tenth.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use fsyncscope_abi::loss::Loss;
+
+use crate::maps::lost;
+
+/// A kernel address.
+pub type Addr = u64;
+
+/// A way of reading.
+pub trait Mem {
+    /// Eight bytes at `base + offset`, 0 if unreadable.
+    fn u64(base: Addr, offset: u32) -> u64;
+    /// Four bytes.
+    fn u32(base: Addr, offset: u32) -> u32;
+    /// Two bytes.
+    fn u16(base: Addr, offset: u32) -> u16;
+}
+
+/// Through `bpf_probe_read_kernel`.
+pub struct Probe;
+
+/// Reads `T`; a fault is counted and gives zero.
+#[inline(always)]
+pub fn probe<T: Copy + Default>(base: Addr, offset: u32) -> T {
+    let mut value = T::default();
+    // SAFETY: the helper writes size_of::<T>() bytes to `value` or fails; T is a
+    // plain integer.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            (base + u64::from(offset)) as *const _,
+        )
+    };
+    if failed != 0 {
+        lost(Loss::ReadFault);
+    }
+    value
+}
+
+impl Mem for Probe {
+    #[inline(always)]
+    fn u64(base: Addr, offset: u32) -> u64 {
+        probe(base, offset)
+    }
+    #[inline(always)]
+    fn u32(base: Addr, offset: u32) -> u32 {
+        probe(base, offset)
+    }
+    #[inline(always)]
+    fn u16(base: Addr, offset: u32) -> u16 {
+        probe(base, offset)
+    }
+}
+
+/// By plain loads from pointers that the verifier has typed by BTF. A fault
+/// reads zero (the kernel's exception table).
+pub struct Typed;
+
+impl Mem for Typed {
+    #[inline(always)]
+    fn u64(base: Addr, offset: u32) -> u64 {
+        // SAFETY: the verifier proves that base is a typed kernel pointer and
+        // the offset a field of eight bytes.
+        unsafe { core::ptr::read_volatile((base as *const u8).add(offset as usize).cast()) }
+    }
+    #[inline(always)]
+    fn u32(base: Addr, offset: u32) -> u32 {
+        // SAFETY: as above, four bytes.
+        unsafe { core::ptr::read_volatile((base as *const u8).add(offset as usize).cast()) }
+    }
+    #[inline(always)]
+    fn u16(base: Addr, offset: u32) -> u16 {
+        // SAFETY: as above, two bytes.
+        unsafe { core::ptr::read_volatile((base as *const u8).add(offset as usize).cast()) }
+    }
+}

@@ -1,0 +1,54 @@
+//! Fields of `struct request`. The disk hangs at `rq->rq_disk` before 5.17
+//! (f3fa33acca9f) and at `rq->q->disk` since; `struct gendisk` begins with
+//! major and first_minor everywhere.
+
+use fsyncscope_abi::facts::UNKNOWN;
+
+use crate::kernel::{
+    fact,
+    read::{Addr, Mem},
+};
+
+/// Disk of a request as major << 20 | minor; 0 = none.
+#[inline(always)]
+pub fn disk_of<M: Mem>(rq: Addr) -> u32 {
+    let disk = if fact!(request_rq_disk) != UNKNOWN {
+        M::u64(rq, fact!(request_rq_disk))
+    } else {
+        let q = M::u64(rq, fact!(request_q));
+        if q == 0 {
+            return 0;
+        }
+        M::u64(q, fact!(request_queue_disk))
+    };
+    if disk == 0 {
+        return 0;
+    }
+    dev_of_disk::<M>(disk)
+}
+
+/// Number of a gendisk.
+#[inline(always)]
+pub fn dev_of_disk<M: Mem>(disk: Addr) -> u32 {
+    let major = M::u32(disk, fact!(gendisk_major));
+    let minor = M::u32(disk, fact!(gendisk_first_minor));
+    (major << 20) | (minor & 0xf_ffff)
+}
+
+/// Disk that a bio goes to; 0 = none.
+#[inline(always)]
+pub fn disk_of_bio<M: Mem>(bio: Addr) -> u32 {
+    let disk = if fact!(bio_bi_bdev) != UNKNOWN {
+        let bdev = M::u64(bio, fact!(bio_bi_bdev));
+        if bdev == 0 {
+            return 0;
+        }
+        M::u64(bdev, fact!(block_device_bd_disk))
+    } else {
+        M::u64(bio, fact!(bio_bi_disk))
+    };
+    if disk == 0 {
+        return 0;
+    }
+    dev_of_disk::<M>(disk)
+}

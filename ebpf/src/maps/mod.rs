@@ -1,0 +1,114 @@
+//! All maps. Each comment says who writes, who reads, the key, and what happens
+//! when it is full. Sizes are for one host with a few brokers; memory is
+//! allocated at load except where `NO_PREALLOC` is set.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use fsyncscope_abi::{
+    block::{BlockHist, FlushState, InodeState, RqState},
+    hist::{Hist, HistKey},
+    keys::{InodeKey, Names, Target},
+    loss::Loss,
+    sync::SyncState,
+};
+
+/// Records for the agent. Written by all hooks, read by the agent. Full: the
+/// record is dropped and counted as `ring_full`.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Watched processes by tgid. Written by the agent, read at each sync's start.
+#[map]
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, 0);
+
+/// Syncs by tid. Written by the sync hooks, read by the agent's tick, which
+/// also removes threads that are gone. Full: `ops_full`, the sync is not seen.
+#[map]
+pub static OPS: HashMap<u32, SyncState> = HashMap::with_max_entries(8192, 0);
+
+/// Disks whose requests count (major << 20 | minor). Written by the agent.
+#[map]
+pub static DEVS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
+
+/// Watched directories by inode → root slot. Written by the agent.
+#[map]
+pub static ROOTS: HashMap<InodeKey, u32> = HashMap::with_max_entries(1024, 0);
+
+/// File systems (s_dev) that carry a watched directory. Written by the agent.
+#[map]
+pub static FILESYSTEMS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
+
+/// Requests by pointer; least recently used out. Written by the block hooks,
+/// read by the agent for what is outstanding.
+#[map]
+pub static RQS: LruHashMap<u64, RqState> = LruHashMap::with_max_entries(16384, 0);
+
+/// Files by inode; least recently used out. Written by all hooks.
+#[map]
+pub static INODES: LruHashMap<InodeKey, InodeState> = LruHashMap::with_max_entries(8192, 0);
+
+/// Names of files that were synced, for syncs still in flight; least recently
+/// used out. Written when a file is first synced, read by the agent.
+#[map]
+pub static NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entries(2048, 0);
+
+/// Sync latency. Keys are made by the agent for every known combination, and by
+/// the sync hooks for others. Read by the agent at scrape. Full: `hist_full`.
+#[map]
+pub static HIST: PerCpuHashMap<HistKey, Hist> =
+    PerCpuHashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Request latency by (disk, op). Keys are made by the agent only.
+#[map]
+pub static BLOCK_HIST: PerCpuHashMap<u64, BlockHist> =
+    PerCpuHashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Device cache flushes by disk. Keys are made by the agent.
+#[map]
+pub static FLUSHES: HashMap<u32, FlushState> = HashMap::with_max_entries(256, 0);
+
+/// `EPOCH[0]`: raised by the agent whenever DEVS or ROOTS change, so that what
+/// was concluded from them is concluded again. Starts at 1.
+#[map]
+pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Losses by class, see [`Loss`]. Read by the agent.
+#[map]
+pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT as u32, 0);
+
+/// Room to build values that are too large for the 512-byte stack.
+#[map]
+pub static SCRATCH_HIST: PerCpuArray<Hist> = PerCpuArray::with_max_entries(1, 0);
+
+/// Likewise, for names.
+#[map]
+pub static SCRATCH_NAMES: PerCpuArray<Names> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counts a loss.
+#[inline(always)]
+pub fn lost(class: Loss) {
+    if let Some(counter) = LOSS.get_ptr_mut(class as u32) {
+        // SAFETY: the pointer is this CPU's element, valid for the program's run.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// Which generation of DEVS and ROOTS is in force.
+#[inline(always)]
+pub fn epoch() -> u16 {
+    EPOCH.get(0).copied().unwrap_or(1) as u16
+}
+
+/// Adds to a counter that other CPUs may be adding to. Its result is not used:
+/// 5.10 knows no fetching atomics.
+#[inline(always)]
+pub fn atomic_add(counter: *mut u64, value: u64) {
+    // SAFETY: callers pass an aligned field of a live map value. Rust has no
+    // atomics for this target, so this is the instruction itself (BPF_XADD).
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value);
+    }
+}

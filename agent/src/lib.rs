@@ -19,6 +19,7 @@ pub mod discover;
 pub mod probe;
 pub mod ring;
 pub mod decode;
+pub mod histogram;
 pub mod brokerlog;
 pub mod enrich;
 pub mod event;

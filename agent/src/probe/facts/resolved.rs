@@ -1,0 +1,262 @@
+//! What is known about a kernel and what is not: [`ResolvedFacts`], its answers
+//! by name, and the filling of it from one BTF blob after another. Hooks state
+//! what they need by name and get back what is missing, each with a reason.
+
+use fsyncscope_abi::facts::Facts;
+
+use super::btf::{Btf, BtfError};
+use super::catalog::{Catalog, Role};
+use super::lookup::LookupError;
+use super::table::{self, Row};
+
+/// Names of the two facts that come from kallsyms.
+pub const SYMBOLS: [&str; 2] = ["iomap_dio_bio_end_io", "ext4_end_bio"];
+
+/// A fact that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingFact {
+    /// Field of [`Facts`], or a requirement as given to [`ResolvedFacts::missing_for`].
+    pub name: String,
+    /// What was looked for and not found, for the user.
+    pub why: String,
+    /// A known fact that says the same in this kernel, so that nothing is lost.
+    pub replaced_by: Option<&'static str>,
+}
+
+/// A tracepoint that the programs may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFact {
+    /// Directory under tracefs's `events`.
+    pub system: &'static str,
+    /// Name.
+    pub name: &'static str,
+    /// Number of raw arguments, where BTF has the event.
+    pub args: Option<u32>,
+    /// Whether tracefs lists it; false also where tracefs can't be read.
+    pub in_tracefs: bool,
+}
+
+/// A function that fexit may be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FunctionFact {
+    /// Name.
+    pub name: &'static str,
+    /// Its id in the kernel image's BTF (`attach_btf_id`), `None` if only a
+    /// module has it.
+    pub btf_id: Option<u32>,
+}
+
+/// Everything learnt; owns no BTF.
+#[derive(Debug, Clone)]
+pub struct ResolvedFacts {
+    /// For the programs. Thresholds are left at their defaults.
+    pub facts: Facts,
+    /// What is not known.
+    pub missing: Vec<MissingFact>,
+    /// Release, as `uname -r` prints it.
+    pub kernel: String,
+    /// As `uname -m` prints it, or "unknown"; judged by `struct pt_regs`.
+    pub arch: &'static str,
+    /// Tracepoints found.
+    pub events: Vec<EventFact>,
+    /// Functions found.
+    pub functions: Vec<FunctionFact>,
+    /// Sources that could not be used, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl ResolvedFacts {
+    /// Nothing known, every fact missing for the given reason.
+    pub fn unknown(kernel: &str, why: &str) -> Self {
+        let names = table::ROWS.iter().map(|row| row.name).chain(SYMBOLS);
+        let missing = |name: &str| MissingFact {
+            name: name.to_owned(),
+            why: why.to_owned(),
+            replaced_by: None,
+        };
+        ResolvedFacts {
+            facts: Facts::unknown(),
+            missing: names.map(missing).collect(),
+            kernel: kernel.to_owned(),
+            arch: "unknown",
+            events: Vec::new(),
+            functions: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The value of a fact, `None` while it is missing or no such u32 field.
+    pub fn get(&self, name: &str) -> Option<u32> {
+        let row = table::ROWS.iter().find(|row| row.name == name)?;
+        self.find_missing(name)
+            .is_none()
+            .then(|| (row.get)(&self.facts))
+    }
+
+    /// Whether the kernel has the tracepoint, by BTF or by tracefs.
+    pub fn has_event(&self, name: &str) -> bool {
+        self.events.iter().any(|event| event.name == name)
+    }
+
+    /// Whether fexit has that function to attach to, in the kernel image.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.functions
+            .iter()
+            .any(|f| f.name == name && f.btf_id.is_some())
+    }
+
+    /// Those of a hook's requirements that do not hold. A requirement is the
+    /// name of a field of [`Facts`], `event:NAME`, or `func:NAME`; of several
+    /// joined by `|`, one is enough.
+    pub fn missing_for(&self, hook_requirements: &[&str]) -> Vec<MissingFact> {
+        let unmet = |&requirement: &&str| {
+            let mut reasons = Vec::new();
+            for choice in requirement.split('|') {
+                reasons.push(self.why_not(choice)?);
+            }
+            Some(MissingFact {
+                name: requirement.to_owned(),
+                why: reasons.join("; "),
+                replaced_by: None,
+            })
+        };
+        hook_requirements.iter().filter_map(unmet).collect()
+    }
+
+    fn why_not(&self, requirement: &str) -> Option<String> {
+        if let Some(name) = requirement.strip_prefix("event:") {
+            return (!self.has_event(name)).then(|| format!("this kernel has no event {name}"));
+        }
+        if let Some(name) = requirement.strip_prefix("func:") {
+            return (!self.has_function(name))
+                .then(|| format!("no function {name} in the kernel's BTF"));
+        }
+        if !table::ROWS.iter().any(|row| row.name == requirement) && !SYMBOLS.contains(&requirement)
+        {
+            return Some(format!("{requirement} is not a fact"));
+        }
+        self.find_missing(requirement)
+            .map(|missing| missing.why.clone())
+    }
+
+    fn find_missing(&self, name: &str) -> Option<&MissingFact> {
+        self.missing.iter().find(|missing| missing.name == name)
+    }
+
+    /// Stores a value and takes the fact off the list of the missing.
+    pub(super) fn learn(&mut self, name: &str, value: u32) {
+        if let Some(row) = table::ROWS.iter().find(|row| row.name == name) {
+            (row.set)(&mut self.facts, value);
+            self.missing.retain(|missing| missing.name != name);
+        }
+    }
+
+    /// Notes why a fact stays missing.
+    pub(super) fn explain(&mut self, name: &str, why: String) {
+        if let Some(missing) = self.missing.iter_mut().find(|missing| missing.name == name) {
+            missing.why = why;
+        }
+    }
+
+    /// Adds what the kernel image's BTF knows.
+    pub(super) fn add_kernel(&mut self, btf: &Btf) -> Result<(), BtfError> {
+        let catalog = Catalog::build(btf)?;
+        self.arch = match (
+            is_there(&catalog, "pt_regs.di"),
+            is_there(&catalog, "pt_regs.regs[0]"),
+        ) {
+            (true, false) => "x86_64",
+            (false, true) => "aarch64",
+            _ => "unknown",
+        };
+        for &name in table::FUNCTIONS {
+            if let Some(id) = catalog.ids(Role::Function, name).next() {
+                self.functions.push(FunctionFact {
+                    name,
+                    btf_id: Some(id),
+                });
+            }
+        }
+        self.add_events(&catalog)?;
+        for row in table::ROWS {
+            match first_answer(&catalog, row) {
+                Ok(value) => self.learn(row.name, value),
+                Err(LookupError::Malformed(error)) => return Err(error),
+                Err(error) => self.explain(row.name, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a module's BTF knows and the kernel image's does not.
+    pub(super) fn add_module(&mut self, btf: &Btf) -> Result<(), BtfError> {
+        let catalog = Catalog::build(btf)?;
+        for &name in table::FUNCTIONS {
+            let known = self.functions.iter().any(|f| f.name == name);
+            if !known && catalog.ids(Role::Function, name).next().is_some() {
+                self.functions.push(FunctionFact { name, btf_id: None });
+            }
+        }
+        self.add_events(&catalog)?;
+        for row in table::ROWS {
+            if self.find_missing(row.name).is_some()
+                && let Ok(value) = first_answer(&catalog, row)
+            {
+                self.learn(row.name, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_events(&mut self, catalog: &Catalog) -> Result<(), BtfError> {
+        for &(system, name) in table::EVENTS {
+            if !self.has_event(name)
+                && let Some(args) = catalog.event_args(name)?
+            {
+                let args = Some(args.len() as u32);
+                self.events.push(EventFact {
+                    system,
+                    name,
+                    args,
+                    in_tracefs: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the missing facts for which another stands in.
+    pub(super) fn mark_stand_ins(&mut self) {
+        for &(name, other) in table::STAND_INS {
+            if self.find_missing(other).is_none()
+                && let Some(missing) = self.missing.iter_mut().find(|missing| missing.name == name)
+            {
+                missing.replaced_by = Some(other);
+            }
+        }
+    }
+}
+
+fn is_there(catalog: &Catalog, path: &'static str) -> bool {
+    catalog
+        .answer(table::Source::Offset(path, 8), &mut |_, _| {})
+        .is_ok()
+}
+
+/// The first source's answer that is one; else the reason of the last that
+/// found its struct, which is the nearest miss.
+fn first_answer(catalog: &Catalog, row: &Row) -> Result<u32, LookupError> {
+    let mut reason = None;
+    for &source in row.sources {
+        match catalog.answer(source, &mut |_, _| {}) {
+            Ok(value) => return Ok(value),
+            Err(LookupError::Absent(what)) => {
+                reason.get_or_insert(LookupError::Absent(what));
+            }
+            // Absence moves on to the next source; a contradiction does not.
+            Err(error @ LookupError::NoMember { .. }) => reason = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(reason.unwrap_or_else(|| LookupError::Absent(row.name.to_owned())))
+}

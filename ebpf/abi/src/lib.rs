@@ -45,3 +45,30 @@ pub struct RecordHeader {
 }
 
 const _: () = assert!(size_of::<RecordHeader>() == 16);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{block, facts, hist, keys, sync};
+
+    macro_rules! plain {
+        ($($t:ty),+ $(,)?) => {
+            $(
+                // SAFETY: #[repr(C)], integers only, no hidden padding.
+                unsafe impl aya::Pod for $t {}
+            )+
+        };
+    }
+    plain!(
+        keys::InodeKey,
+        keys::Names,
+        keys::Target,
+        sync::SyncState,
+        block::RqState,
+        block::InodeState,
+        block::FlushState,
+        block::BlockHist,
+        hist::HistKey,
+        hist::Hist,
+        facts::Facts,
+    );
+}

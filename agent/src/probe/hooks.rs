@@ -1,0 +1,201 @@
+//! The table of hooks: what each is for, in which forms it can be attached
+//! (best first), which facts it needs, and what is lost without it. Adding a
+//! hook is a row here and a file in `ebpf/src/hooks`.
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// fentry on the first function that exists.
+    Fentry(&'static [&'static str]),
+    /// fexit likewise.
+    Fexit(&'static [&'static str]),
+    /// Classic tracepoint: category, name.
+    Tracepoint(&'static str, &'static str),
+    /// Raw tracepoint.
+    Raw(&'static str),
+    /// Raw tracepoint with arguments typed by BTF.
+    Typed(&'static str),
+}
+
+/// One way to attach a hook: all of its programs, or none.
+#[derive(Debug)]
+pub struct Form {
+    /// As `check` names it.
+    pub name: &'static str,
+    /// Programs of the kernel object and where they go.
+    pub programs: &'static [(&'static str, Attach)],
+    /// Facts (fields of `Facts`) without which this form reads garbage.
+    pub facts: &'static [&'static str],
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Hook {
+    /// Name in `check`, metrics and captures.
+    pub name: &'static str,
+    /// The main job cannot be done without it.
+    pub required: bool,
+    /// What is lost without it.
+    pub lost: &'static str,
+    /// Ways to attach it, best first.
+    pub forms: &'static [Form],
+}
+
+/// Facts that name an inode.
+const INODE: &[&str] = &["inode_i_ino", "inode_i_sb", "super_block_s_dev"];
+
+/// Facts for a file, its names, and the directory that it lies under.
+const FILE: &[&str] = &[
+    "inode_i_ino", "inode_i_sb", "super_block_s_dev", "file_f_inode", "file_f_path_dentry",
+    "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name",
+];
+
+/// Facts for the fields of a request.
+const REQUEST: &[&str] = &[
+    "request_cmd_flags", "request_data_len", "request_sector", "request_bio", "gendisk_major",
+    "gendisk_first_minor",
+];
+
+/// Facts from a request to its file.
+const REQUEST_FILE: &[&str] = &[
+    "request_cmd_flags", "request_data_len", "request_sector", "request_bio", "request_biotail",
+    "gendisk_major", "gendisk_first_minor", "bio_bi_next", "bio_bi_size", "bio_bi_idx",
+    "bio_bi_io_vec", "bio_bi_end_io", "bio_bi_private", "bio_vec_size", "bio_vec_bv_page",
+    "page_compound_head", "folio_mapping", "address_space_host", "inode_i_mode", "inode_i_ino",
+    "inode_i_sb", "inode_i_mapping", "inode_i_rdev", "inode_i_data", "inode_i_dentry",
+    "super_block_s_dev", "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name", "dentry_d_alias",
+];
+
+macro_rules! sync_hook {
+    ($call:literal, $required:literal, $lost:literal) => {
+        Hook {
+            name: $call,
+            required: $required,
+            lost: $lost,
+            forms: &[
+                Form {
+                    name: "fexit",
+                    programs: &[
+                        (concat!("fentry_", $call), Attach::Fentry(&[concat!("__x64_sys_", $call), concat!("__arm64_sys_", $call)])),
+                        (concat!("fexit_", $call), Attach::Fexit(&[concat!("__x64_sys_", $call), concat!("__arm64_sys_", $call)])),
+                    ],
+                    facts: &["pt_regs_arg0", "pt_regs_arg1", "pt_regs_arg2"],
+                },
+                Form {
+                    name: "tracepoint",
+                    programs: &[
+                        (concat!("enter_", $call), Attach::Tracepoint("syscalls", concat!("sys_enter_", $call))),
+                        (concat!("exit_", $call), Attach::Tracepoint("syscalls", concat!("sys_exit_", $call))),
+                    ],
+                    facts: &[],
+                },
+            ],
+        }
+    };
+}
+
+macro_rules! raw_hook {
+    ($name:literal, $required:literal, $lost:literal, $facts:expr) => {
+        Hook {
+            name: $name,
+            required: $required,
+            lost: $lost,
+            forms: &[Form {
+                name: "raw_tracepoint",
+                programs: &[($name, Attach::Raw($name))],
+                facts: $facts,
+            }],
+        }
+    };
+}
+
+/// All hooks, in the order in which an operation meets them.
+pub static TABLE: &[Hook] = &[
+    sync_hook!("fsync", true, "which fsync failed or hung, and its errno"),
+    sync_hook!("msync", true, "flushes of index files: they are mapped and never fsynced"),
+    sync_hook!("fdatasync", false, "syncs by fdatasync; no Kafka version seen uses it"),
+    sync_hook!("sync_file_range", false, "errors consumed by sync_file_range before an fsync sees them"),
+    sync_hook!("syncfs", false, "syncs of a whole file system"),
+    raw_hook!("ext4_sync_file_enter", false, "files of syncs on ext4: path, partition, request", FILE),
+    Hook {
+        name: "xfs_file_fsync",
+        required: false,
+        lost: "files of syncs on xfs: path, partition, request",
+        forms: &[Form {
+            name: "raw_tracepoint",
+            programs: &[("xfs_file_fsync", Attach::Raw("xfs_file_fsync"))],
+            facts: &["xfs_inode_i_vnode", "inode_i_dentry", "dentry_d_alias", "inode_i_ino", "inode_i_sb", "super_block_s_dev", "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name"],
+        }],
+    },
+    Hook {
+        name: "btrfs_sync_file",
+        required: false,
+        lost: "files of syncs on btrfs: path, partition, request",
+        forms: &[
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("btrfs_sync_file", Attach::Raw("btrfs_sync_file"))],
+                facts: FILE,
+            },
+            Form {
+                name: "raw_tracepoint (7.x name)",
+                programs: &[("btrfs_sync_file", Attach::Raw("btrfs_sync_file_enter"))],
+                facts: FILE,
+            },
+        ],
+    },
+    Hook {
+        name: "block_bio_queue",
+        required: false,
+        lost: "who asked the device for a cache flush",
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[("block_bio_queue_typed", Attach::Typed("block_bio_queue"))],
+                facts: &["bio_bi_opf", "bio_bi_bdev", "block_device_bd_disk", "req_preflush"],
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("block_bio_queue", Attach::Raw("block_bio_queue"))],
+                facts: &["bio_bi_opf", "req_preflush", "arg_bio_queue_bio"],
+            },
+        ],
+    },
+    Hook {
+        name: "block_rq_issue",
+        required: true,
+        lost: "times of requests, and which are outstanding",
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[("block_rq_issue_typed", Attach::Typed("block_rq_issue"))],
+                facts: REQUEST,
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("block_rq_issue", Attach::Raw("block_rq_issue"))],
+                facts: REQUEST,
+            },
+        ],
+    },
+    raw_hook!("block_rq_requeue", false, "retries of a request by the driver", &["arg_requeue_rq"]),
+    Hook {
+        name: "block_rq_complete",
+        required: true,
+        lost: "which request failed, on which sector, with which status",
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[("block_rq_complete_typed", Attach::Typed("block_rq_complete"))],
+                facts: REQUEST_FILE,
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("block_rq_complete", Attach::Raw("block_rq_complete"))],
+                facts: REQUEST_FILE,
+            },
+        ],
+    },
+    raw_hook!("filemap_set_wb_err", false, "writeback that failed before any sync", FILE),
+    raw_hook!("file_check_and_advance_wb_err", false, "which caller was told of a writeback error", INODE),
+];

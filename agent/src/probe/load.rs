@@ -1,0 +1,237 @@
+//! Loads the kernel object and attaches each hook in the best form that works.
+//! In: facts, settings; out: [`Probe`], which owns the maps and the links. A
+//! hook that cannot be had is a row with its reason, never an error; only a
+//! kernel without eBPF at all is one.
+
+use std::{any::Any, error::Error as _, fmt::Write as _};
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint},
+};
+use fsyncscope_abi::facts::Facts;
+
+use crate::{
+    event::HookState,
+    probe::{
+        facts::ResolvedFacts,
+        hooks::{Attach, Form, Hook, TABLE},
+        maps::Maps,
+        object::OBJECT,
+    },
+};
+
+/// Settings of a load.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// A sync's own record from here on.
+    pub slow_ns: u64,
+    /// A request's own record from here on.
+    pub request_slow_ns: u64,
+    /// Level of the programs' own debug messages; 0 = none.
+    pub log_level: u8,
+    /// Forms not to be tried, by name ("fexit", "typed_tracepoint").
+    pub avoid: Vec<String>,
+}
+
+/// Attached hooks, until dropped.
+pub struct Probe {
+    /// Handles of the maps.
+    pub maps: Maps,
+    /// One row a hook.
+    pub states: Vec<HookState>,
+    /// Ids of the programs that were loaded, with the hook's name.
+    pub programs: Vec<(String, u32)>,
+    /// Keeps the programs attached.
+    _links: Vec<Box<dyn Any>>,
+    /// The programs' own messages, if asked for.
+    pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Loads and attaches.
+///
+/// # Errors
+/// When the object cannot be loaded at all: no rights, no eBPF, no memory.
+pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result<Probe> {
+    let Some(object) = OBJECT else {
+        bail!("load kernel programs: this build has none (feature embed-ebpf is off)");
+    };
+    let facts = Facts {
+        slow_ns: options.slow_ns,
+        request_slow_ns: options.request_slow_ns,
+        ..resolved.facts
+    };
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .override_global("FACTS", &facts, true)
+        .override_global(aya_log::LEVEL, &options.log_level, false)
+        .load(object)
+        .context("load kernel programs: create maps (needs root, or CAP_BPF and CAP_PERFMON)")?;
+    let logger = if options.log_level > 0 {
+        Some(aya_log::EbpfLogger::init(&mut ebpf).context("read the programs' messages")?)
+    } else {
+        None
+    };
+    // Only typed programs need the parsed BTF, some 30 MB; it goes before the
+    // agent settles.
+    let btf = Btf::from_sys_fs().map_err(|error| error.to_string());
+    let mut loader = Loader {
+        ebpf,
+        btf,
+        resolved,
+        avoid: &options.avoid,
+        links: Vec::new(),
+        programs: Vec::new(),
+    };
+    let states = TABLE.iter().map(|hook| loader.attach(hook)).collect();
+    let Loader {
+        mut ebpf,
+        links,
+        programs,
+        ..
+    } = loader;
+    Ok(Probe {
+        maps: Maps::take(&mut ebpf)?,
+        states,
+        programs,
+        _links: links,
+        logger,
+    })
+}
+
+struct Loader<'a> {
+    ebpf: Ebpf,
+    btf: Result<Btf, String>,
+    resolved: &'a ResolvedFacts,
+    avoid: &'a [String],
+    links: Vec<Box<dyn Any>>,
+    programs: Vec<(String, u32)>,
+}
+
+impl Loader<'_> {
+    /// Tries the forms of a hook in order.
+    fn attach(&mut self, hook: &Hook) -> HookState {
+        let mut state = HookState {
+            name: hook.name.to_owned(),
+            required: hook.required,
+            lost: hook.lost.to_owned(),
+            ..HookState::default()
+        };
+        for form in hook.forms {
+            match self.attach_form(hook, form) {
+                Ok(()) => {
+                    "unproven".clone_into(&mut state.state);
+                    form.name.clone_into(&mut state.form);
+                    return state;
+                }
+                Err(why) => {
+                    if !state.reason.is_empty() {
+                        state.reason.push_str("; ");
+                    }
+                    let _ = write!(state.reason, "{}: {why}", form.name);
+                }
+            }
+        }
+        let absent = state.reason.contains("no such tracepoint");
+        if absent { "absent" } else { "failed" }.clone_into(&mut state.state);
+        state
+    }
+
+    fn attach_form(&mut self, hook: &Hook, form: &Form) -> Result<(), String> {
+        if self.avoid.iter().any(|name| name == form.name) {
+            return Err("not wanted".to_owned());
+        }
+        let missing = self.resolved.missing_for(form.facts);
+        if let Some(fact) = missing.first() {
+            return Err(format!("{} is not known: {}", fact.name, fact.why));
+        }
+        let mut links: Vec<Box<dyn Any>> = Vec::new();
+        let mut programs = Vec::new();
+        for (program, attach) in form.programs {
+            let (link, id) = self.attach_program(program, *attach)?;
+            links.push(link);
+            programs.push((hook.name.to_owned(), id));
+        }
+        self.links.append(&mut links);
+        self.programs.append(&mut programs);
+        Ok(())
+    }
+
+    fn attach_program(&mut self, name: &str, attach: Attach) -> Result<(Box<dyn Any>, u32), String> {
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| format!("program {name} is not in the kernel object"))?;
+        let btf = self.btf.as_ref();
+        let known = |names: &[&'static str]| -> Result<&'static str, String> {
+            names
+                .iter()
+                .copied()
+                .find(|name| self.resolved.has_function(name))
+                .ok_or_else(|| "no such function in BTF".to_owned())
+        };
+        macro_rules! go {
+            ($kind:ty, |$p:ident| $load:expr, |$q:ident| $attach:expr) => {{
+                let $p: &mut $kind = program.try_into().map_err(|e: ProgramError| explain(&e))?;
+                if $p.fd().is_err() {
+                    $load.map_err(|e| explain(&e))?;
+                }
+                let id = $p.info().map_err(|e| explain(&e))?.id();
+                let $q = $p;
+                let link = $attach.map_err(|e| explain(&e))?;
+                let link = $q.take_link(link).map_err(|e| explain(&e))?;
+                Ok((Box::new(link) as Box<dyn Any>, id))
+            }};
+        }
+        match attach {
+            Attach::Fentry(names) => {
+                let (function, btf) = (known(names)?, btf.map_err(Clone::clone)?);
+                go!(FEntry, |p| p.load(function, btf), |p| p.attach())
+            }
+            Attach::Fexit(names) => {
+                let (function, btf) = (known(names)?, btf.map_err(Clone::clone)?);
+                go!(FExit, |p| p.load(function, btf), |p| p.attach())
+            }
+            Attach::Tracepoint(category, event) => {
+                go!(TracePoint, |p| p.load(), |p| p.attach(category, event))
+            }
+            Attach::Raw(event) => go!(RawTracePoint, |p| p.load(), |p| p.attach(event)),
+            Attach::Typed(event) => {
+                let btf = btf.map_err(Clone::clone)?;
+                go!(BtfTracePoint, |p| p.load(event, btf), |p| p.attach())
+            }
+        }
+    }
+}
+
+/// The chain of causes in one line; the verifier's log only by its last lines.
+fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        if std::env::var_os("FSYNCSCOPE_VERIFIER_LOG").is_some() {
+            eprintln!("{log}");
+        }
+        let why = log
+            .lines()
+            .rev()
+            .find(|l| !l.is_empty() && !l.starts_with("processed ") && !l.starts_with("verification time") && !l.starts_with("stack depth"))
+            .unwrap_or("")
+            .to_owned();
+        return if why.is_empty() {
+            format!("load: {io_error}")
+        } else {
+            format!("load: {io_error} ({why})")
+        };
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    if text.contains("No such file") {
+        text = format!("no such tracepoint ({text})");
+    }
+    text
+}

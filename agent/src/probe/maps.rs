@@ -1,0 +1,64 @@
+//! Handles of the kernel maps, each with the type that the programs use.
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use fsyncscope_abi::{
+    block::{BlockHist, FlushState, InodeState, RqState},
+    hist::{Hist, HistKey},
+    keys::{InodeKey, Names, Target},
+    sync::SyncState,
+};
+
+/// See `ebpf/src/maps` for who writes what.
+#[expect(missing_docs, reason = "described where they are defined, in ebpf/src/maps")]
+pub struct Maps {
+    pub ring: RingBuf<MapData>,
+    pub targets: HashMap<MapData, u32, Target>,
+    pub ops: HashMap<MapData, u32, SyncState>,
+    pub devs: HashMap<MapData, u32, u32>,
+    pub roots: HashMap<MapData, InodeKey, u32>,
+    pub filesystems: HashMap<MapData, u32, u32>,
+    pub rqs: HashMap<MapData, u64, RqState>,
+    pub inodes: HashMap<MapData, InodeKey, InodeState>,
+    pub names: HashMap<MapData, InodeKey, Names>,
+    pub hist: PerCpuHashMap<MapData, HistKey, Hist>,
+    pub block_hist: PerCpuHashMap<MapData, u64, BlockHist>,
+    pub flushes: HashMap<MapData, u32, FlushState>,
+    pub epoch: Array<MapData, u32>,
+    pub loss: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// When the object lacks a map or has it with another type.
+    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        fn get<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T>
+        where
+            T::Error: std::error::Error + Send + Sync + 'static,
+        {
+            let map = ebpf.take_map(name).with_context(|| format!("find map {name}"))?;
+            T::try_from(map).with_context(|| format!("open map {name}"))
+        }
+        Ok(Maps {
+            ring: get(ebpf, "RING")?,
+            targets: get(ebpf, "TARGETS")?,
+            ops: get(ebpf, "OPS")?,
+            devs: get(ebpf, "DEVS")?,
+            roots: get(ebpf, "ROOTS")?,
+            filesystems: get(ebpf, "FILESYSTEMS")?,
+            rqs: get(ebpf, "RQS")?,
+            inodes: get(ebpf, "INODES")?,
+            names: get(ebpf, "NAMES")?,
+            hist: get(ebpf, "HIST")?,
+            block_hist: get(ebpf, "BLOCK_HIST")?,
+            flushes: get(ebpf, "FLUSHES")?,
+            epoch: get(ebpf, "EPOCH")?,
+            loss: get(ebpf, "LOSS")?,
+        })
+    }
+}

@@ -31,7 +31,11 @@ pub struct Totals {
 
 impl Default for Totals {
     fn default() -> Self {
-        Self { buckets: [0; NR_BUCKETS], sum_ns: 0, nr_errors: 0 }
+        Self {
+            buckets: [0; NR_BUCKETS],
+            sum_ns: 0,
+            nr_errors: 0,
+        }
     }
 }
 
@@ -57,7 +61,12 @@ impl Totals {
 /// folded histogram a key is all that has to be remembered: at 128 CPUs that is
 /// 0.9 KB a key instead of 116 KB.
 pub fn fold(per_cpu: &[Hist]) -> Hist {
-    let mut sum = Hist { sum_ns: 0, nr_errors: 0, pad: 0, buckets: [0; NR_BUCKETS] };
+    let mut sum = Hist {
+        sum_ns: 0,
+        nr_errors: 0,
+        pad: 0,
+        buckets: [0; NR_BUCKETS],
+    };
     for hist in per_cpu {
         sum.sum_ns = sum.sum_ns.wrapping_add(hist.sum_ns);
         sum.nr_errors = sum.nr_errors.wrapping_add(hist.nr_errors);
@@ -88,7 +97,9 @@ pub struct HistDeltas<K> {
 
 impl<K> Default for HistDeltas<K> {
     fn default() -> Self {
-        Self { last: HashMap::new() }
+        Self {
+            last: HashMap::new(),
+        }
     }
 }
 
@@ -112,7 +123,11 @@ fn was_reset(last: &Hist, now: &Hist) -> bool {
     let backwards = |last: u32, now: u32| now.wrapping_sub(last) >= BACKWARDS;
     now.sum_ns < last.sum_ns
         || backwards(last.nr_errors, now.nr_errors)
-        || last.buckets.iter().zip(&now.buckets).any(|(last, now)| backwards(*last, *now))
+        || last
+            .buckets
+            .iter()
+            .zip(&now.buckets)
+            .any(|(last, now)| backwards(*last, *now))
 }
 
 fn difference(last: &Hist, now: &Hist) -> Totals {
@@ -121,7 +136,12 @@ fn difference(last: &Hist, now: &Hist) -> Totals {
         nr_errors: now.nr_errors.wrapping_sub(last.nr_errors).into(),
         ..Totals::default()
     };
-    for ((n, last), now) in delta.buckets.iter_mut().zip(&last.buckets).zip(&now.buckets) {
+    for ((n, last), now) in delta
+        .buckets
+        .iter_mut()
+        .zip(&last.buckets)
+        .zip(&now.buckets)
+    {
         *n = now.wrapping_sub(*last).into();
     }
     delta
@@ -166,7 +186,12 @@ impl HistAccumulator {
 mod tests {
     use super::*;
 
-    const KEY: HistKey = HistKey { s_dev: 1, broker: 0, root: 0, op: 1 };
+    const KEY: HistKey = HistKey {
+        s_dev: 1,
+        broker: 0,
+        root: 0,
+        op: 1,
+    };
 
     fn hist(bucket: usize, n: u32, sum_ns: u64) -> Hist {
         let mut hist = fold(&[]);

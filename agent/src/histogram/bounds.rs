@@ -43,8 +43,7 @@ pub const BOUNDS: [usize; NR_BOUNDS] = {
     while i < NR_BOUNDS {
         let wish = WISHES_NS[i];
         let above = bucket_of(wish);
-        let is_nearer_above =
-            upper_bound_ns(above) - wish < wish - upper_bound_ns(above - 1);
+        let is_nearer_above = upper_bound_ns(above) - wish < wish - upper_bound_ns(above - 1);
         bounds[i] = if is_nearer_above { above } else { above - 1 };
         i += 1;
     }
@@ -96,7 +95,11 @@ mod tests {
                 assert_eq!(count, 1);
                 assert_eq!(sum_seconds, ns as f64 / 1e9);
                 for (le, cumulative) in buckets {
-                    assert_eq!(cumulative, u64::from(ns as f64 / 1e9 <= le), "{ns} ns in le {le}");
+                    assert_eq!(
+                        cumulative,
+                        u64::from(ns as f64 / 1e9 <= le),
+                        "{ns} ns in le {le}"
+                    );
                 }
             }
         }

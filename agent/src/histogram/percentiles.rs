@@ -51,12 +51,21 @@ pub fn percentiles(totals: &Totals) -> Result<Percentiles, PercentilesError> {
     // hdrhistogram answers with the end of its own bucket, which may lie a
     // thousandth above the largest value.
     let at = |quantile| histogram.value_at_quantile(quantile).min(max_ns);
-    Ok(Percentiles { p50_ns: at(0.5), p99_ns: at(0.99), p999_ns: at(0.999), max_ns })
+    Ok(Percentiles {
+        p50_ns: at(0.5),
+        p99_ns: at(0.99),
+        p999_ns: at(0.999),
+        max_ns,
+    })
 }
 
 /// Upper bound that can be said of a bucket.
 fn bound_ns(bucket: usize) -> u64 {
-    if bucket == NR_BUCKETS - 1 { 1 << MAX_SHIFT } else { upper_bound_ns(bucket) }
+    if bucket == NR_BUCKETS - 1 {
+        1 << MAX_SHIFT
+    } else {
+        upper_bound_ns(bucket)
+    }
 }
 
 fn middle_ns(bucket: usize) -> u64 {
@@ -92,7 +101,10 @@ mod tests {
 
     #[test]
     fn nothing_counted_gives_zeros() {
-        assert_eq!(percentiles(&Totals::default()).unwrap(), Percentiles::default());
+        assert_eq!(
+            percentiles(&Totals::default()).unwrap(),
+            Percentiles::default()
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Command {
     Build(BuildArgs),
     /// Run the rings of tests and print their counts
     Test(TestArgs),
+    /// Measure what the agent costs, beside its peers, as root
+    Bench(BenchArgs),
     /// Check the rules of the house: formats, lints, file sizes, headers
     Tidy(TidyArgs),
 }
@@ -81,6 +83,26 @@ pub struct TidyArgs {
     /// Only the checks on text; no rustfmt, no clippy
     #[arg(long)]
     pub text_only: bool,
+}
+
+/// Of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Same load for everybody, interleaved rounds, medians; the disk is a file in
+tmpfs. Writes docs/BENCHMARKS.md. Takes some ten minutes; run nothing beside it.
+
+  cargo xtask bench --quick       two short rounds, printed only
+  cargo xtask bench --peers-only  without the agent")]
+pub struct BenchArgs {
+    /// Two rounds of two seconds; docs/BENCHMARKS.md is left alone
+    #[arg(long)]
+    pub quick: bool,
+    /// How many rounds [default: 5, with --quick 2]
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// Only biolatency, bpftrace and the empty programs; the agent is not built
+    #[arg(long)]
+    pub peers_only: bool,
 }
 
 #[cfg(test)]

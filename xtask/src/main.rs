@@ -11,6 +11,7 @@ mod setup;
 mod build;
 mod test;
 mod tidy;
+mod bench;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn run() -> anyhow::Result<u8> {
         cli::Command::Setup => setup::all().map(|()| 0),
         cli::Command::Build(args) => build::main(&args),
         cli::Command::Test(args) => test::main(&args),
+        cli::Command::Bench(args) => bench::main(&args),
         cli::Command::Tidy(args) => tidy::main(&args),
     }
 }

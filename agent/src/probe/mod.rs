@@ -1,0 +1,10 @@
+//! Learns the kernel, loads and attaches the programs. In: the running
+//! kernel; out: facts and attached hooks. Reading their records is `ring`'s.
+
+pub mod facts;
+pub mod hooks;
+pub mod load;
+pub mod maps;
+mod object;
+
+pub use load::{LoadOptions, Probe, attach};

@@ -65,6 +65,12 @@ pub fn parse_cmdline(argv: &[&str]) -> Option<KafkaCommand> {
         read_arguments(&mut command, &argv[1..]);
         return Some(command);
     }
+    if !["java", "jsvc", "kafka"]
+        .iter()
+        .any(|name| program.contains(name))
+    {
+        return None;
+    }
     let mut class_path = "";
     let mut at = 1;
     while at < argv.len() {

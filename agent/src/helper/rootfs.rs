@@ -54,7 +54,7 @@ impl Root {
     }
 
     fn open_flags(&self, path: &Path, flags: i32) -> io::Result<File> {
-        let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
+        let flags = flags | libc::O_CLOEXEC;
         let Some(dir) = &self.dir else {
             return File::options().read(true).custom_flags(flags).open(path);
         };
@@ -96,7 +96,7 @@ impl Root {
     /// # Errors
     /// As open(2).
     pub fn open_file(&self, path: &Path) -> io::Result<File> {
-        self.open_flags(path, libc::O_NONBLOCK)
+        self.open_flags(path, libc::O_NONBLOCK | libc::O_NOCTTY)
     }
 
     /// Opens a path only to look at it.
@@ -104,6 +104,7 @@ impl Root {
     /// # Errors
     /// As open(2).
     pub fn open_path(&self, path: &Path) -> io::Result<File> {
+        // openat2 refuses any further flag beside O_PATH.
         self.open_flags(path, libc::O_PATH)
     }
 
@@ -152,7 +153,11 @@ mod tests {
             b"inside"
         );
         assert_eq!(root.read(Path::new("/../../data/real"), 3).unwrap(), b"ins");
-        assert!(root.stat(Path::new("/etc/passwd")).is_err());
+        assert_eq!(root.stat(Path::new("/var/log/real")).unwrap().len(), 6);
+        assert_eq!(
+            root.stat(Path::new("/etc/passwd")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]

@@ -188,10 +188,11 @@ impl<W: Write> Follower<W> {
             0
         };
         let mut history_until = if self.first { size } else { 0 };
-        if let Some((ino, offset)) = self.options.resume.take() {
-            if ino == meta.ino() && offset <= size {
-                (start, history_until) = (offset, offset);
-            }
+        if let Some((ino, offset)) = self.options.resume.take()
+            && ino == meta.ino()
+            && offset <= size
+        {
+            (start, history_until) = (offset, offset);
         }
         let skip = start > 0 && !is_line_start(&file, start);
         self.missing = None;
@@ -327,15 +328,15 @@ impl<W: Write> Follower<W> {
             Ok(_) => {
                 // The writer may have added to the old file after the last read.
                 self.drain()?;
-                if let Some(mut open) = self.open.take() {
-                    if !open.line.is_empty() {
-                        let stamp = Stamp {
-                            realtime_ns: realtime_ns(),
-                            mono_ns: monotonic_ns(),
-                            history: false,
-                        };
-                        self.emit_line(&mut open, stamp)?;
-                    }
+                if let Some(mut open) = self.open.take()
+                    && !open.line.is_empty()
+                {
+                    let stamp = Stamp {
+                        realtime_ns: realtime_ns(),
+                        mono_ns: monotonic_ns(),
+                        history: false,
+                    };
+                    self.emit_line(&mut open, stamp)?;
                 }
                 self.emit(&FollowEvent::Rotated)?;
                 self.first = false;

@@ -124,7 +124,7 @@ pub fn resolve_device(
         dev: encode_dev(major, minor),
         ..DeviceInfo::default()
     };
-    walk(sys, &node, mounts, 0, &mut info);
+    walk(&node, mounts, 0, &mut info);
     let disk = if node.join("partition").exists() {
         node.parent().unwrap_or(&node)
     } else {
@@ -134,7 +134,7 @@ pub fn resolve_device(
     Ok(info)
 }
 
-fn walk(sys: &Path, node: &Path, mounts: &[Mount], depth: usize, info: &mut DeviceInfo) {
+fn walk(node: &Path, mounts: &[Mount], depth: usize, info: &mut DeviceInfo) {
     let name = file_name(node);
     if depth > MAX_DEPTH || info.chain.len() >= MAX_LINKS {
         info.notes.push(format!(
@@ -155,7 +155,7 @@ fn walk(sys: &Path, node: &Path, mounts: &[Mount], depth: usize, info: &mut Devi
     });
     if kind == ChainKind::Partition {
         if let Some(parent) = node.parent() {
-            walk(sys, parent, mounts, depth + 1, info);
+            walk(parent, mounts, depth + 1, info);
         }
         return;
     }
@@ -169,7 +169,7 @@ fn walk(sys: &Path, node: &Path, mounts: &[Mount], depth: usize, info: &mut Devi
     }
     for lower in below {
         match fs::canonicalize(&lower) {
-            Ok(lower) => walk(sys, &lower, mounts, depth + 1, info),
+            Ok(lower) => walk(&lower, mounts, depth + 1, info),
             Err(error) => info
                 .notes
                 .push(format!("read {}: {error}", lower.display())),

@@ -3,7 +3,22 @@
 //! and is killed and left behind if it does not answer. In: requests. Out:
 //! answers, log lines, a written capture. The parent never touches the files.
 
+mod child;
 pub mod clock;
+pub mod follower;
+pub mod protocol;
 pub mod rootfs;
+mod serve;
+pub mod sink;
+pub mod spawn;
 #[cfg(test)]
 pub(crate) mod testdir;
+mod thread;
+pub mod worker;
+
+pub use child::{HELPER_COMMAND, helper_main};
+pub use follower::Follower;
+pub use protocol::{Answer, PathStat, Request, ThreadState};
+pub use sink::{Sink, SinkError, SinkReport};
+pub use spawn::HelperCommand;
+pub use worker::{Worker, WorkerError, WorkerHandle, WorkerStats};

@@ -25,6 +25,10 @@ pub struct Stamped {
 }
 
 /// What can happen.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are handled one at a time and never kept as such"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ev", rename_all = "snake_case")]
 pub enum Event {
@@ -94,6 +98,7 @@ pub enum Event {
     /// Totals of bytes written per disk since start, at most once a second.
     DiskBytes {
         /// Disk (kernel-encoded) → bytes of completed writes.
+        #[serde(with = "number_keys")]
         written: BTreeMap<u32, u64>,
     },
     /// Losses so far by class; only when one changed.
@@ -112,6 +117,31 @@ pub enum Event {
         /// Why.
         why: String,
     },
+}
+
+/// A map with numbers as keys, written with the keys as text. JSON does so
+/// anyway, but reading a tagged enum back goes through a buffer in which serde
+/// no longer knows that a text key may be a number.
+mod number_keys {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<u32, u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.iter().map(|(key, value)| (key.to_string(), value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, u64>, D::Error> {
+        BTreeMap::<String, u64>::deserialize(deserializer)?
+            .into_iter()
+            .map(|(key, value)| Ok((key.parse().map_err(D::Error::custom)?, value)))
+            .collect()
+    }
 }
 
 /// Settings and place of a run.

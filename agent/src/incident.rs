@@ -27,7 +27,10 @@ pub enum Verdict {
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names are the contract of DESIGN, explained in docs/OUTPUT.md")]
+#[expect(
+    missing_docs,
+    reason = "the names are the contract of DESIGN, explained in docs/OUTPUT.md"
+)]
 pub enum Cause {
     DeviceError,
     DeviceGone,
@@ -46,7 +49,6 @@ pub enum Cause {
     Application,
 }
 
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -60,6 +62,8 @@ pub struct Incident {
     pub id: String,
     /// When it began.
     pub time: String,
+    /// When this state of it was given out.
+    pub updated: String,
     /// open, updated, closed
     pub state: String,
     /// The verdict.

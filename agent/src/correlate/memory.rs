@@ -1,0 +1,90 @@
+//! What happened lately below the syncs: failed and slow requests, writeback
+//! errors. In: kernel events. Out: candidates for a join. Bounded everywhere;
+//! what is forgotten is counted. Failed requests are kept by file and long,
+//! since a caller may be told of one minutes later; slow ones shortly.
+
+use std::collections::VecDeque;
+
+use super::bounded::{Lru, push_bounded};
+use crate::event::{FileId, RequestEvent, WbErrEvent};
+
+/// Files with failures that are remembered.
+const MAX_FILES: usize = 4096;
+/// Failed requests and writeback errors kept per file.
+const MAX_PER_FILE: usize = 4;
+/// Failed requests kept that belong to no file (flush, journal, unknown).
+const MAX_FILELESS: usize = 256;
+/// Slow requests kept, all disks together.
+const MAX_SLOW: usize = 1024;
+
+/// See the module's comment.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    failed: Lru<FileId, VecDeque<RequestEvent>>,
+    wb_errs: Lru<FileId, VecDeque<WbErrEvent>>,
+    fileless: VecDeque<RequestEvent>,
+    slow: VecDeque<RequestEvent>,
+    dropped: u64,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self {
+            failed: Lru::new(MAX_FILES),
+            wb_errs: Lru::new(MAX_FILES),
+            fileless: VecDeque::new(),
+            slow: VecDeque::new(),
+            dropped: 0,
+        }
+    }
+
+    pub(crate) fn remember_request(&mut self, request: &RequestEvent) {
+        if request.errno == 0 {
+            push_bounded(&mut self.slow, request.clone(), MAX_SLOW);
+        } else if request.file.s_dev == 0 || request.file_source == "blockdev" {
+            self.dropped += u64::from(push_bounded(
+                &mut self.fileless,
+                request.clone(),
+                MAX_FILELESS,
+            ));
+        } else {
+            let kept = self.failed.touch(&request.file);
+            // The first failure of a file is the one that explains the rest.
+            if kept.len() >= MAX_PER_FILE {
+                kept.remove(1);
+                self.dropped += 1;
+            }
+            kept.push_back(request.clone());
+        }
+    }
+
+    pub(crate) fn remember_wb_err(&mut self, wb_err: &WbErrEvent) {
+        let kept = self.wb_errs.touch(&wb_err.file);
+        self.dropped += u64::from(push_bounded(kept, wb_err.clone(), MAX_PER_FILE));
+    }
+
+    /// Failed data requests of a file, oldest first.
+    pub(crate) fn failed_of(&self, file: &FileId) -> impl Iterator<Item = &RequestEvent> {
+        self.failed.get(file).into_iter().flatten()
+    }
+
+    /// Writeback errors of a file, oldest first.
+    pub(crate) fn wb_errs_of(&self, file: &FileId) -> impl DoubleEndedIterator<Item = &WbErrEvent> {
+        self.wb_errs.get(file).into_iter().flatten()
+    }
+
+    /// Failed requests without a file: flushes, journal and metadata, unknown.
+    pub(crate) fn failed_fileless(&self) -> impl Iterator<Item = &RequestEvent> {
+        self.fileless.iter()
+    }
+
+    /// Slow requests that succeeded, oldest first.
+    pub(crate) fn slow(&self) -> impl Iterator<Item = &RequestEvent> {
+        self.slow.iter()
+    }
+
+    /// Pieces of evidence forgotten for want of room.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped + self.failed.forgotten() + self.wb_errs.forgotten()
+    }
+}

@@ -1,0 +1,256 @@
+//! A case as an incident: numbers become names, monotonic times become RFC
+//! 3339. In: case, host. Out: [`Incident`]. The verdict itself is `verdict`'s,
+//! the steps are `steps`'.
+
+use super::errno::errno_name;
+use super::steps::next_steps;
+use super::verdict::judge;
+use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
+use crate::correlate::join::How;
+use crate::correlate::line::LineFact;
+use crate::correlate::world::{World, show_dev};
+use crate::event::{InFlightRequest, RequestEvent};
+use crate::incident::{
+    BlastRadius, FirstVictim, Incident, IncidentBroker, IncidentLogEvent, IncidentRequest,
+    IncidentSync, SCHEMA,
+};
+use crate::sink::units::rfc3339;
+
+/// `case` as it stands now.
+pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
+    let judgement = judge(case, world);
+    let disk = disk_of(case, world);
+    let device = disk.and_then(|disk| world.device(disk, fs_dev_of(case, world)));
+    let next_steps = next_steps(case, &judgement, device.as_ref(), world);
+    Incident {
+        schema: SCHEMA,
+        id: case.id.clone(),
+        time: world.rfc3339(case.first_ns),
+        updated: world.rfc3339(world.now_ns),
+        state: state.to_owned(),
+        verdict: judgement.verdict,
+        cause: judgement.cause,
+        confidence: judgement.confidence,
+        reasons: judgement.reasons,
+        broker: broker_of(case, world),
+        log_events: case.lines.iter().map(show_line).collect(),
+        first_victim: case
+            .first_victim
+            .as_ref()
+            .map(|(time_ns, path, op)| FirstVictim {
+                path: path.clone(),
+                op: op.clone(),
+                time: world.rfc3339(*time_ns),
+            }),
+        syncs: case
+            .syncs
+            .iter()
+            .map(|fact| show_sync(fact, world))
+            .collect(),
+        requests: show_requests(case, world),
+        blast_radius: BlastRadius {
+            topic_partitions: case.partitions.iter().cloned().collect(),
+            log_dirs: world.log_dirs_on(fs_dev_of(case, world)),
+            brokers: case
+                .brokers
+                .iter()
+                .map(|&slot| world.broker_name(slot))
+                .collect(),
+        },
+        device,
+        lost: case.lost.clone(),
+        next_steps,
+        totals: case.totals.clone(),
+    }
+}
+
+/// The file system that a case is about.
+fn fs_dev_of(case: &Case, world: &World) -> u32 {
+    let of_sync = case.syncs.first().map(|fact| world.dev_of(&fact.sync));
+    of_sync
+        .filter(|&dev| dev != 0)
+        .unwrap_or_else(|| world.dev_of_root(case.root))
+}
+
+/// The leaf disk: that of a failed request, else the one under the file system
+/// if there is exactly one.
+fn disk_of(case: &Case, world: &World) -> Option<u32> {
+    let failed = case
+        .requests()
+        .into_iter()
+        .find(|request| request.errno != 0)
+        .map(|request| request.dev);
+    failed.or_else(|| {
+        let disks = world.leaf_disks(fs_dev_of(case, world));
+        let held = case
+            .syncs
+            .iter()
+            .filter_map(|fact| fact.stall.as_ref())
+            .find_map(|stall| {
+                let outstanding = stall.outstanding.first().map(|request| request.dev);
+                outstanding.or_else(|| stall.requests.first().map(|request| request.dev))
+            });
+        held.or_else(|| (disks.len() == 1).then(|| disks[0]))
+    })
+}
+
+fn broker_of(case: &Case, world: &World) -> Option<IncidentBroker> {
+    let mut broker = world.incident_broker(case.broker)?;
+    broker.log_dir = world.root_path(case.root).map(str::to_owned);
+    if broker.log_dir.is_none() {
+        broker.log_dir = case
+            .lines
+            .iter()
+            .find_map(|line| line.event.storage.dir.clone());
+    }
+    Some(broker)
+}
+
+fn show_line(line: &LineFact) -> IncidentLogEvent {
+    let storage = &line.event.storage;
+    let exception = match (&storage.root_exception, &storage.root_message) {
+        (Some(class), Some(message)) if !message.is_empty() => Some(format!("{class}: {message}")),
+        (Some(class), _) => Some(class.clone()),
+        (None, _) => storage.exception.clone(),
+    };
+    IncidentLogEvent {
+        time: rfc3339(line.realtime_ns),
+        file: line.event.file.clone(),
+        line_number: line.event.line_number,
+        kind: storage.kind.as_str().to_owned(),
+        text: line.event.record.line.clone(),
+        topic_partition: storage.topic_partition.clone(),
+        dir: storage.dir.clone(),
+        offset: storage.offset.and_then(|offset| u64::try_from(offset).ok()),
+        recovery_point: storage
+            .recovery_point
+            .and_then(|point| u64::try_from(point).ok()),
+        exception,
+        errno_text: storage.errno_text.clone(),
+    }
+}
+
+/// A sync with its names.
+pub(crate) fn show_sync(fact: &SyncFact, world: &World) -> IncidentSync {
+    let sync = &fact.sync;
+    let file = world.kafka_file(&sync.names, sync.root);
+    let errno = i32::try_from(-sync.ret).unwrap_or(0);
+    let told_late_by_ns = match fact.join.as_ref().map(|join| &join.how) {
+        Some(
+            How::Late { by_ns, .. }
+            | How::WbErr {
+                by_ns: by_ns @ 1.., ..
+            },
+        ) => Some(*by_ns),
+        _ => None,
+    };
+    IncidentSync {
+        op: sync.op.clone(),
+        topic_partition: file.as_ref().and_then(|file| file.topic_partition.clone()),
+        file_kind: file
+            .as_ref()
+            .map(|file| file.kind.clone())
+            .filter(|kind| !kind.is_empty()),
+        path: file.map(|file| file.path),
+        dev: (sync.file.s_dev != 0).then(|| show_dev(sync.file.s_dev)),
+        ino: (sync.file.s_dev != 0).then_some(sync.file.ino),
+        pid: sync.pid,
+        tid: sync.tid,
+        comm: sync.comm.clone(),
+        time: world.rfc3339(sync.enter_ns),
+        duration_ns: fact.duration_ns(),
+        errno: (errno > 0).then(|| errno_name(errno)),
+        in_flight: fact.in_flight,
+        told_late_by_ns,
+        breakdown: fact.stall.as_ref().map(|stall| stall.breakdown.clone()),
+        stack: fact.stack.clone(),
+    }
+}
+
+/// Failed ones first, then the longest; those in flight last.
+fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
+    let mut requests = case.requests();
+    requests.sort_by_key(|request| {
+        let failed = request.errno != 0;
+        (
+            !failed,
+            if failed {
+                0
+            } else {
+                u64::MAX - request.complete_ns.saturating_sub(request.issue_ns)
+            },
+        )
+    });
+    let mut shown: Vec<IncidentRequest> = requests
+        .into_iter()
+        .take(MAX_LISTED)
+        .map(|request| show_request(request, world))
+        .collect();
+    let mut seen = Vec::new();
+    for fact in case.syncs.iter().filter(|fact| fact.in_flight) {
+        for request in fact.stall.iter().flat_map(|stall| &stall.outstanding) {
+            if shown.len() < MAX_LISTED && !seen.contains(&(request.rq, request.issue_ns)) {
+                seen.push((request.rq, request.issue_ns));
+                shown.push(show_outstanding(request, fact.sync.exit_ns, world));
+            }
+        }
+    }
+    shown
+}
+
+fn show_request(request: &RequestEvent, world: &World) -> IncidentRequest {
+    let path = match request.file_source.as_str() {
+        "blockdev" => Some(format!(
+            "journal or metadata of {}",
+            world.disk_name(request.rdev)
+        )),
+        _ if request.file.s_dev == 0 => None,
+        _ => world
+            .kafka_file(&request.names, request.root)
+            .map(|file| file.path),
+    };
+    let known = |from: u64, to: u64| (from != 0 && to >= from).then(|| to - from);
+    let is_flush = request.op == "flush";
+    IncidentRequest {
+        disk: world.disk_name(request.dev),
+        dev: show_dev(request.dev),
+        sector: request.sector,
+        nr_bytes: u64::from(request.nr_bytes),
+        op: request.op.clone(),
+        flags: request.flags.clone(),
+        time: world.rfc3339(if request.issue_ns != 0 {
+            request.issue_ns
+        } else {
+            request.complete_ns
+        }),
+        // A flush waits in the block layer's own queue; start is not its begin.
+        queue_ns: if is_flush {
+            None
+        } else {
+            known(request.start_ns, request.issue_ns)
+        },
+        device_ns: known(request.issue_ns, request.complete_ns),
+        status: Some(if request.errno == 0 {
+            "OK".to_owned()
+        } else {
+            request.status.clone()
+        }),
+        errno: (request.errno != 0).then(|| errno_name(request.errno)),
+        path,
+        in_flight: false,
+    }
+}
+
+fn show_outstanding(request: &InFlightRequest, now_ns: u64, world: &World) -> IncidentRequest {
+    IncidentRequest {
+        disk: world.disk_name(request.dev),
+        dev: show_dev(request.dev),
+        sector: request.sector,
+        nr_bytes: u64::from(request.nr_bytes),
+        op: request.op.clone(),
+        time: world.rfc3339(request.issue_ns),
+        device_ns: Some(now_ns.saturating_sub(request.issue_ns)),
+        in_flight: true,
+        ..IncidentRequest::default()
+    }
+}

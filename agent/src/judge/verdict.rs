@@ -1,0 +1,401 @@
+//! Finds the rules that a case meets. In: the case and what is known of the
+//! host. Out: [`Judgement`]: verdict, cause, confidence, reasons. Sentences
+//! only state what was seen; their rule is cited behind them.
+
+use super::errno::{errno_name, is_filesystem_damage};
+use super::rules::{Rule, find_adjustment, find_rule};
+use crate::correlate::case::{Case, Class, Origin, SyncFact};
+use crate::correlate::join::{How, Join};
+use crate::correlate::line::Tie;
+use crate::correlate::stall::Stall;
+use crate::correlate::world::World;
+use crate::event::RequestEvent;
+use crate::incident::{Cause, Verdict};
+use crate::sink::units::{show_bytes, show_ns, show_rate};
+
+/// What the rules say.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Judgement {
+    pub verdict: Verdict,
+    pub cause: Option<Cause>,
+    pub confidence: f64,
+    pub reasons: Vec<String>,
+}
+
+/// Judges `case`.
+pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
+    let mut found: Vec<(&'static Rule, &SyncFact)> = case
+        .syncs
+        .iter()
+        .filter_map(|fact| Some((rule_of(fact, world)?, fact)))
+        .collect();
+    // Stable: of equally sure ones the first sync speaks.
+    found.sort_by(|left, right| right.0.confidence.total_cmp(&left.0.confidence));
+    let Some((rule, fact)) = found.first() else {
+        return judge_lines(case, world);
+    };
+    let mut reasons = vec![cite(&tell_sync(fact, world), rule.id)];
+    if let Some(stall) = &fact.stall {
+        reasons.extend(tell_unexplained(fact, stall));
+    }
+    let mut cited = vec![rule.id];
+    for (other, fact) in &found[1..] {
+        if !cited.contains(&other.id) {
+            cited.push(other.id);
+            reasons.push(cite(&format!("also, {}", tell_sync(fact, world)), other.id));
+        }
+    }
+    reasons.extend(tell_lines(case));
+    if case.is_index_only() {
+        reasons.push("only index files failed: the broker keeps the directory online and treats this as no disk failure".to_owned());
+    }
+    let mut confidence = rule.confidence;
+    for (id, text) in adjustments(case, fact, world) {
+        confidence *= find_adjustment(id).factor;
+        reasons.push(cite(&text, id));
+    }
+    Judgement {
+        verdict: rule.verdict,
+        cause: rule.cause,
+        confidence: (confidence * 100.0).round() / 100.0,
+        reasons,
+    }
+}
+
+fn cite(text: &str, id: &str) -> String {
+    format!("{text} ({id})")
+}
+
+fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
+    if let Some(join) = &fact.join {
+        return Some(find_rule(failed_rule(fact, join)));
+    }
+    let stall = fact.stall.as_ref()?;
+    if !stall.is_stalled(fact.duration_ns(), world.start.stall_ns) {
+        return None;
+    }
+    let is_most = |part_ns: u64| part_ns * 2 >= fact.duration_ns();
+    let tied_ns = stall.breakdown.flush_ns + stall.breakdown.own_data_ns + stall.journal_ns;
+    let id = if is_most(tied_ns) {
+        "S1"
+    } else if is_most(stall.device_ns()) {
+        "S2"
+    } else {
+        "S3"
+    };
+    Some(find_rule(id))
+}
+
+fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
+    let errno = errno_of(fact);
+    match Class::of_errno(errno) {
+        Class::Application => return "E15",
+        Class::NoSpace => return "E9",
+        Class::Quota => return "E10",
+        // Read-only is what became of it; the failed journal write is why.
+        Class::ReadOnly if join.how != How::Journal => return "E11",
+        Class::Io | Class::ReadOnly | Class::Stall => {}
+    }
+    let is_status = |errno: i32| join.requests.iter().any(|request| request.errno == errno);
+    match join.how {
+        How::During | How::Late { .. } | How::Flush
+            if is_status(libc::ENODEV) || is_status(libc::ENXIO) =>
+        {
+            "E7"
+        }
+        How::During | How::Late { .. } if is_status(libc::ETIMEDOUT) => "E8",
+        How::During => "E1",
+        How::Late {
+            by_errseq: true, ..
+        } => "E2",
+        How::Late {
+            by_errseq: false, ..
+        } => "E3",
+        How::Flush => "E4",
+        How::Journal => "E5",
+        How::Counters => "E6",
+        How::WbErr {
+            errno: libc::ENOSPC,
+            ..
+        } => "E9",
+        _ if is_filesystem_damage(errno) => "E12",
+        How::WbErr { .. } => "E13",
+        How::Nothing => "E14",
+    }
+}
+
+fn errno_of(fact: &SyncFact) -> i32 {
+    i32::try_from(-fact.sync.ret).unwrap_or(0)
+}
+
+/// `fsync of orders-0/00000000000000000000.log`
+fn name_call(fact: &SyncFact, world: &World) -> String {
+    let sync = &fact.sync;
+    let name = world
+        .short_name(&sync.names, sync.root)
+        .unwrap_or_else(|| format!("inode {}", sync.file.ino));
+    format!("{} of {name}", sync.op)
+}
+
+fn tell_sync(fact: &SyncFact, world: &World) -> String {
+    let call = name_call(fact, world);
+    if let Some(join) = &fact.join {
+        let failed = format!("{call} failed with {}", errno_name(errno_of(fact)));
+        return format!("{failed}, {}", tell_join(join, world));
+    }
+    let stall = fact.stall.clone().unwrap_or_default();
+    let took = show_ns(fact.duration_ns());
+    let begin = if fact.in_flight {
+        format!("{call} has been in flight for {took}")
+    } else if fact.unseen_end {
+        format!("{call} was in flight for at least {took}")
+    } else {
+        format!("{call} took {took}")
+    };
+    let needed = if stall.own_bytes == 0 {
+        "it wrote no data of its own".to_owned()
+    } else if stall.needed_ns.saturating_mul(100) < fact.duration_ns() {
+        format!(
+            "its {} need less than a hundredth of that",
+            show_bytes(stall.own_bytes)
+        )
+    } else {
+        let rate = match stall.rate {
+            Some(rate) => format!("at the disk's recent {}", show_rate(rate)),
+            None => "at an assumed 50 MB/s, the disk's rate being unknown yet".to_owned(),
+        };
+        format!(
+            "its {} need {} {rate}",
+            show_bytes(stall.own_bytes),
+            show_ns(stall.needed_ns)
+        )
+    };
+    let parts = [
+        (
+            stall.breakdown.flush_ns,
+            "while the device flushed its cache",
+        ),
+        (
+            stall.breakdown.own_data_ns,
+            "while its own data was being written",
+        ),
+        (stall.journal_ns, "while the journal was being written"),
+        (
+            stall.held_ns,
+            "while the disk held a request not tied to this file",
+        ),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(ns, _)| *ns > 0)
+        .map(|(ns, what)| format!("{} {what}", show_ns(*ns)))
+        .collect();
+    let parts = if parts.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", parts.join(", "))
+    };
+    format!("{begin}, {needed}{parts}")
+}
+
+fn tell_unexplained(fact: &SyncFact, stall: &Stall) -> Option<String> {
+    let rest_ns = fact.duration_ns().saturating_sub(stall.device_ns());
+    (rest_ns * 2 > fact.duration_ns()).then(|| {
+        format!(
+            "{} of it is unexplained: no slow request of its disks was in flight then (a lock, the journal, a throttle, or requests not seen)",
+            show_ns(rest_ns)
+        )
+    })
+}
+
+fn tell_join(join: &Join, world: &World) -> String {
+    let first = join
+        .requests
+        .first()
+        .map(|request| tell_request(request, world))
+        .unwrap_or_default();
+    match &join.how {
+        How::During => format!("and during the call {first}"),
+        How::Late { by_ns, by_errseq } => format!(
+            "but the failure is older by {}: {first} in the kernel's own writeback{}",
+            show_ns(*by_ns),
+            if *by_errseq {
+                ", and the error told is that one by its errseq value"
+            } else {
+                ""
+            }
+        ),
+        How::Flush => format!("and during the call {first}"),
+        How::Journal => format!("and {first}, which is journal or metadata of its file system"),
+        How::Counters => {
+            "and requests of the file failed during the call, but their records are missing"
+                .to_owned()
+        }
+        How::WbErr { errno, by_ns } => format!(
+            "because writeback of the file had failed with {}{}; no failed request was seen",
+            errno_name(*errno),
+            if *by_ns > 0 {
+                format!(" {} before the call", show_ns(*by_ns))
+            } else {
+                String::new()
+            }
+        ),
+        How::Nothing => "and nothing was seen to fail below it".to_owned(),
+    }
+}
+
+fn tell_request(request: &RequestEvent, world: &World) -> String {
+    let disk = world.disk_name(request.dev);
+    let place = match request.sector {
+        Some(sector) => format!(
+            " at sector {sector} ({})",
+            show_bytes(u64::from(request.nr_bytes))
+        ),
+        None => String::new(),
+    };
+    let derived = if request.status_derived {
+        ", status derived from the errno"
+    } else {
+        ""
+    };
+    format!(
+        "a {} to {disk}{place} failed with {}{derived}",
+        request.op, request.status
+    )
+}
+
+fn tell_lines(case: &Case) -> Option<String> {
+    let best = case.lines.iter().max_by_key(|line| line.tie)?;
+    let place = format!("{}:{}", best.event.file, best.event.line_number);
+    Some(match best.tie {
+        Tie::Exact => format!(
+            "the broker's line {place} names the same partition or file and follows the failure"
+        ),
+        Tie::Dir => {
+            format!("the broker's line {place} names the same directory and follows the failure")
+        }
+        Tie::Broker | Tie::Alone => {
+            format!("the broker's line {place} follows the failure in time")
+        }
+    })
+}
+
+fn adjustments(case: &Case, fact: &SyncFact, world: &World) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if !case.lost.is_empty() {
+        let classes: Vec<String> = case
+            .lost
+            .iter()
+            .map(|(class, count)| format!("{class} {count}"))
+            .collect();
+        found.push(("A1", format!("evidence was lost: {}", classes.join(", "))));
+    }
+    let spans = fact
+        .join
+        .as_ref()
+        .is_some_and(|join| join.requests.iter().all(|request| request.spans_files));
+    if spans
+        && fact
+            .join
+            .as_ref()
+            .is_some_and(|join| !join.requests.is_empty())
+    {
+        found.push((
+            "A2",
+            "the failed request carried pages of several files".to_owned(),
+        ));
+    }
+    if fact.in_flight && fact.confirmed.is_none() {
+        found.push((
+            "A3",
+            "/proc could not confirm that the thread is still in the call".to_owned(),
+        ));
+    }
+    if let Some(hook) = world.missing_hook() {
+        found.push((
+            "A4",
+            format!("hook {} is missing: {}", hook.name, hook.reason),
+        ));
+    }
+    if fact.unseen_end {
+        found.push((
+            "A5",
+            "the call has ended, but its return was not seen".to_owned(),
+        ));
+    }
+    found
+}
+
+fn judge_lines(case: &Case, world: &World) -> Judgement {
+    let line = case.lines.first();
+    let exception = line.and_then(|line| {
+        line.event
+            .storage
+            .root_exception
+            .clone()
+            .or_else(|| line.event.storage.exception.clone())
+    });
+    let (rule, text) = if case.key.origin == Origin::History {
+        ("U1", "the broker reported a storage error, but the kernel side was not watching at that time".to_owned())
+    } else if case.key.origin == Origin::OtherException {
+        let class = exception.unwrap_or_else(|| "an exception".to_owned());
+        (
+            "U3",
+            format!(
+                "the line carries {class}, which a deleted topic or moved replica raises under a running flush; no proof of either was seen"
+            ),
+        )
+    } else {
+        (
+            "U2",
+            "the broker reported a storage error, but no sync of this directory was seen to fail"
+                .to_owned(),
+        )
+    };
+    let mut reasons = vec![cite(&text, rule)];
+    if rule == "U2" {
+        reasons.extend(tell_blind(case, world));
+    }
+    let rule = find_rule(rule);
+    Judgement {
+        verdict: rule.verdict,
+        cause: rule.cause,
+        confidence: rule.confidence,
+        reasons,
+    }
+}
+
+/// What was blind, so that silence of the kernel side proves little.
+fn tell_blind(case: &Case, world: &World) -> Vec<String> {
+    use crate::brokerlog::StorageEventKind as Kind;
+    let mut reasons = Vec::new();
+    if case.lines.iter().any(|line| {
+        matches!(
+            line.event.storage.kind,
+            Kind::AppendError | Kind::LogDirLoadError
+        )
+    }) {
+        reasons.push(
+            "the failing call of such a line is a write or a read, which are not watched"
+                .to_owned(),
+        );
+    }
+    if let Some(hook) = world.missing_hook() {
+        reasons.push(format!(
+            "hook {} is missing ({}): {}",
+            hook.name, hook.reason, hook.lost
+        ));
+    }
+    if !case.lost.is_empty() {
+        let classes: Vec<String> = case
+            .lost
+            .iter()
+            .map(|(class, count)| format!("{class} {count}"))
+            .collect();
+        reasons.push(format!("evidence was lost: {}", classes.join(", ")));
+    }
+    if reasons.is_empty() {
+        reasons.push("all hooks for syncs were watching: the failing call was probably another operation (write, open, rename)".to_owned());
+    }
+    reasons
+}

@@ -1,0 +1,320 @@
+//! Streams of events made by hand, one per story that a capture must tell
+//! right. In: nothing. Out: events in order. How they are made is `streams`'.
+
+use std::collections::BTreeMap;
+
+use fsyncscope::event::{
+    Counters, Event, FileId, InFlightEvent, InFlightRequest, InFlightSync, RequestEvent, Stamped,
+    SyncEvent, WbErrEvent,
+};
+
+use super::streams::{
+    BEGIN_NS, MS, NO_ROOT, SDB, SDB1, SERVER_LOG, Stream, failed_write, fsync, names, slow_flush,
+};
+
+/// Every story by name.
+pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
+    vec![
+        ("eio", eio()),
+        ("late_error", late_error()),
+        ("stall", stall()),
+        ("hang", hang()),
+        ("index", index()),
+        ("bystander", bystander()),
+        ("noise", noise()),
+        ("blind", blind()),
+        ("big", big()),
+        ("rotated", rotated()),
+        ("out_of_order", out_of_order()),
+        ("journal", journal()),
+    ]
+}
+
+const FLUSH_LINE: &str = "ERROR Error while flushing log for orders-0 in dir /var/lib/kafka/d1 with offset 100 (exclusive) and recovery point 100 (org.apache.kafka.storage.internals.log.LogDirFailureChannel)";
+const EIO_STACK: [&str; 3] = [
+    "java.io.IOException: Input/output error",
+    "\tat java.base/sun.nio.ch.FileDispatcherImpl.force0(Native Method)",
+    "\tat java.base/sun.nio.ch.FileDispatcherImpl.force(FileDispatcherImpl.java:82)",
+];
+const STOPPING_LINE: &str = "WARN [ReplicaManager broker=1] Stopping serving replicas in dir /var/lib/kafka/d1 (kafka.server.ReplicaManager)";
+
+fn eio() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    stream
+        .at(1_012)
+        .push(Event::Request(failed_write(1_004, 1_012)));
+    stream.at(1_014).push(Event::Sync(fsync(1_003, 1_014, -5)));
+    stream.at(1_030).line(1_016, FLUSH_LINE, &EIO_STACK, false);
+    stream.at(1_040).line(1_020, STOPPING_LINE, &[], false);
+    stream.ticks_until(4_000).stop()
+}
+
+/// The three sources in the opposite order.
+fn out_of_order() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    stream.at(1_020).line(1_016, FLUSH_LINE, &EIO_STACK, false);
+    stream.at(1_025).line(1_020, STOPPING_LINE, &[], false);
+    stream.at(1_300).push(Event::Sync(fsync(1_003, 1_014, -5)));
+    stream
+        .at(1_400)
+        .push(Event::Request(failed_write(1_004, 1_012)));
+    stream.ticks_until(4_000).stop()
+}
+
+fn late_error() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    stream.at(1_012).push(Event::Request(RequestEvent {
+        flags: Vec::new(),
+        ..failed_write(1_004, 1_012)
+    }));
+    stream.push(Event::WbErr(WbErrEvent {
+        time_ns: BEGIN_NS + 1_012 * MS,
+        file: FileId {
+            s_dev: SDB1,
+            ino: 131,
+        },
+        errseq: 0x2005,
+        errno: 5,
+        root: 0,
+        names: names("00000000000000000000.log"),
+    }));
+    stream.ticks_until(38_000);
+    let delta = Counters::default();
+    stream.at(38_001).push(Event::Sync(SyncEvent {
+        told_errseq: 0x3005,
+        delta,
+        ..fsync(38_000, 38_001, -5)
+    }));
+    stream
+        .at(38_040)
+        .line(38_002, FLUSH_LINE, &EIO_STACK, false);
+    stream.ticks_until(41_000).stop()
+}
+
+fn stall() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    for round in 0..3u64 {
+        let begin = 1_000 + round * 2_000;
+        stream.ticks_until(begin + 1_500);
+        stream
+            .at(begin + 1_503)
+            .push(Event::Request(slow_flush(begin + 3, begin + 1_503)));
+        stream.push(Event::Sync(fsync(begin, begin + 1_504, 0)));
+        let checkpoint = SyncEvent {
+            tid: 4310,
+            comm: "kafka-scheduler".to_owned(),
+            file: FileId {
+                s_dev: SDB1,
+                ino: 140 + round,
+            },
+            names: ["recovery-point-offset-checkpoint.tmp", "d1", "kafka"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..fsync(begin + 10, begin + 1_505, 0)
+        };
+        stream.push(Event::Sync(checkpoint));
+    }
+    stream.ticks_until(19_000).stop()
+}
+
+fn hang() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    for quarter in 1..80u64 {
+        let now = 1_000 + quarter * 250;
+        stream.at(now).push(Event::Tick);
+        stream.push(Event::InFlight(InFlightEvent {
+            syncs: vec![InFlightSync {
+                sync: fsync(1_000, now, 0),
+                confirmed: Some(true),
+                stack: [
+                    "submit_bio_wait",
+                    "blkdev_issue_flush",
+                    "ext4_sync_file",
+                    "do_fsync",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+            }],
+            requests: vec![InFlightRequest {
+                rq: 0xffff_8880_0000_2000 + 1_003,
+                dev: SDB,
+                op: "flush".to_owned(),
+                issue_ns: BEGIN_NS + 1_003 * MS,
+                ..InFlightRequest::default()
+            }],
+        }));
+    }
+    stream
+        .at(21_003)
+        .push(Event::Request(slow_flush(1_003, 21_003)));
+    stream.at(21_004).push(Event::Sync(fsync(1_000, 21_004, 0)));
+    stream.ticks_until(33_000).stop()
+}
+
+fn index() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    let file = FileId {
+        s_dev: SDB1,
+        ino: 132,
+    };
+    let request = RequestEvent {
+        file: file.clone(),
+        names: names("00000000000000000000.index"),
+        nr_bytes: 4_096,
+        ..failed_write(1_004, 1_012)
+    };
+    stream.at(1_012).push(Event::Request(request));
+    let sync = SyncEvent {
+        op: "msync".to_owned(),
+        file,
+        names: names("00000000000000000000.index"),
+        arg1: 10_485_760,
+        ..fsync(1_003, 1_014, -5)
+    };
+    stream.at(1_014).push(Event::Sync(sync));
+    let stack = [
+        "java.io.UncheckedIOException: java.io.IOException: Input/output error (msync with parameter MS_SYNC failed)",
+    ];
+    stream.at(1_030).line(
+        1_016,
+        "ERROR [ReplicaManager broker=1] Error processing append operation on partition orders-0 (kafka.server.ReplicaManager)",
+        &stack,
+        false,
+    );
+    stream.ticks_until(4_000).stop()
+}
+
+/// Errors of others in the same second: on the same disk, on another one.
+fn bystander() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    let foreign = RequestEvent {
+        file: FileId {
+            s_dev: SDB1,
+            ino: 9_999,
+        },
+        names: ["backup.tar", "home"].map(str::to_owned).to_vec(),
+        root: NO_ROOT,
+        ..failed_write(1_004, 1_012)
+    };
+    stream.at(1_012).push(Event::Request(foreign.clone()));
+    stream.push(Event::Request(RequestEvent {
+        dev: 8 << 20 | 48,
+        sector: Some(8),
+        ..foreign
+    }));
+    stream.at(1_350).push(Event::Sync(fsync(1_001, 1_350, 0)));
+    stream.ticks_until(4_000).stop()
+}
+
+/// Lines that speak of storage and cannot be true.
+fn noise() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    let foreign_dir = FLUSH_LINE.replace("/var/lib/kafka/d1", "/tmp/elsewhere");
+    stream
+        .at(1_010)
+        .line(1_005, &foreign_dir, &EIO_STACK, false);
+    stream.at(1_020).line(1_015, FLUSH_LINE, &[], false);
+    stream.ticks_until(4_000).stop()
+}
+
+/// The agent came after the error.
+fn blind() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.at(5).line(-20_000, FLUSH_LINE, &EIO_STACK, true);
+    stream.at(6).line(-19_990, STOPPING_LINE, &[], true);
+    stream
+        .at(1_012)
+        .push(Event::Request(failed_write(1_004, 1_012)));
+    stream.ticks_until(4_000).stop()
+}
+
+/// 1 GiB at 100 MB/s, with a second of cached writes before it.
+fn big() -> Vec<Stamped> {
+    const RATE: u64 = 100_000_000;
+    let mut stream = Stream::new();
+    let mut written = 0;
+    let sync = |now_ms: u64, nr_bytes| SyncEvent {
+        delta: Counters {
+            nr_requests: nr_bytes / 1_048_576,
+            nr_bytes,
+            ..Counters::default()
+        },
+        ..fsync(2_000, now_ms, 0)
+    };
+    for quarter in 0..51u64 {
+        let now = quarter * 250;
+        stream.at(now).push(Event::Tick);
+        if quarter % 4 == 0 {
+            stream.push(Event::DiskBytes {
+                written: BTreeMap::from([(SDB, written)]),
+            });
+        }
+        if now > 2_000 {
+            stream.push(Event::InFlight(InFlightEvent {
+                syncs: vec![InFlightSync {
+                    sync: sync(now, (now - 2_000) * RATE / 1_000),
+                    confirmed: Some(true),
+                    stack: Vec::new(),
+                }],
+                requests: Vec::new(),
+            }));
+        }
+        if now >= 1_000 {
+            written += RATE / 4;
+        }
+    }
+    stream
+        .at(12_740)
+        .push(Event::Sync(sync(12_740, 1_073_741_824)));
+    stream.ticks_until(16_000).stop()
+}
+
+fn rotated() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    let mut log_file = |ms, state: &str, why: &str| {
+        stream.at(ms).push(Event::LogFile {
+            broker: 0,
+            file: SERVER_LOG.to_owned(),
+            state: state.to_owned(),
+            why: why.to_owned(),
+        });
+    };
+    log_file(10, "opened", "");
+    log_file(1_010, "rotated", "");
+    log_file(2_010, "truncated", "3 MB became 0");
+    stream.at(2_500).push(Event::Losses {
+        total: BTreeMap::from([("reserve_failed".to_owned(), 3)]),
+    });
+    stream.ticks_until(4_000).stop()
+}
+
+/// A journal write fails; the file system aborts and turns read-only.
+fn journal() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    let request = RequestEvent {
+        file_source: "blockdev".to_owned(),
+        file: FileId { s_dev: 5, ino: 17 },
+        rdev: SDB1,
+        names: Vec::new(),
+        root: NO_ROOT,
+        flags: ["sync", "meta", "fua"].map(str::to_owned).to_vec(),
+        ..failed_write(1_004, 1_012)
+    };
+    stream.at(1_012).push(Event::Request(request));
+    stream.at(1_014).push(Event::Sync(fsync(1_003, 1_014, -5)));
+    stream.at(1_030).line(1_016, FLUSH_LINE, &EIO_STACK, false);
+    stream.at(2_001).push(Event::Sync(SyncEvent {
+        tid: 4302,
+        ..fsync(2_000, 2_001, -30)
+    }));
+    stream.ticks_until(4_000).stop()
+}

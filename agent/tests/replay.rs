@@ -378,6 +378,44 @@ fn error_before_the_agent_came_is_unknown() {
 }
 
 #[test]
+fn line_given_up_on_is_confirmed_under_the_same_id() {
+    let states: Vec<(Verdict, String)> = story("line_first")
+        .iter()
+        .filter_map(|output| match output {
+            Output::Incident(incident) => Some((incident.verdict, incident.id.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(states.first().map(|state| state.0), Some(Verdict::Unknown));
+    assert_eq!(states.last().map(|state| state.0), Some(Verdict::Confirmed));
+    assert!(states.iter().all(|state| state.1 == states[0].1));
+}
+
+#[test]
+fn renamed_directory_is_not_blamed_on_a_failed_request() {
+    let found = incidents(&story("deleted_topic"));
+    let verdicts: Vec<Verdict> = found.iter().map(|incident| incident.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Confirmed, Verdict::Unknown]);
+    assert!(found[0].log_events.is_empty());
+    assert!(found[1].reasons[0].contains("NoSuchFileException"));
+}
+
+#[test]
+fn failed_write_is_unknown_and_says_that_writes_are_not_watched() {
+    let incident = only_incident("full_disk");
+    assert_eq!(
+        (incident.verdict, incident.log_events.len()),
+        (Verdict::Unknown, 2)
+    );
+    assert!(
+        incident
+            .reasons
+            .iter()
+            .any(|reason| reason.contains("which are not watched"))
+    );
+}
+
+#[test]
 fn ten_thousand_failing_files_are_one_bounded_incident() {
     let mut stream = streams::Stream::new();
     for ino in 0..10_000u64 {

@@ -11,6 +11,8 @@ use crate::event::{RequestEvent, SyncEvent, WbErrEvent};
 
 /// A failed write-back that no sync was told of is worth a notice after this.
 const UNTOLD_NS: u64 = 2_000_000_000;
+/// And again, for failures that come after this.
+const UNTOLD_AGAIN_NS: u64 = 60_000_000_000;
 
 impl Core {
     pub(super) fn on_failed_sync(&mut self, sync: &SyncEvent, errno: i32, out: &mut Vec<Output>) {
@@ -207,6 +209,7 @@ impl Core {
                 continue;
             }
             untold.told = true;
+            // Said again if failures go on: forgotten below after a while.
             texts.push(format!(
                 "a {} of {} to {} failed ({} so far), and no sync of the broker was told of it yet: acknowledged data may not be on the disk",
                 untold.op,
@@ -215,6 +218,9 @@ impl Core {
                 untold.count,
             ));
         }
+        self.notices
+            .untold
+            .retain(|_, untold| now_ns < untold.first_ns + UNTOLD_AGAIN_NS);
         for text in texts {
             self.notice(out, "warn", text);
         }

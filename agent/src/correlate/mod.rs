@@ -125,7 +125,8 @@ impl Core {
             }
             Event::Tick => self.on_tick(&mut out),
             Event::Summary(summary) => {
-                out.push(Output::Summary(Box::new(self.world.show_summary(summary))))
+                self.say_the_rest(&mut out);
+                out.push(Output::Summary(Box::new(self.world.show_summary(summary))));
             }
             Event::Stop { why } => self.on_stop(why, &mut out),
         }
@@ -189,11 +190,9 @@ impl Core {
         self.close_quiet_stalls(out);
     }
 
-    fn on_stop(&mut self, why: &str, out: &mut Vec<Output>) {
-        if self.stopped {
-            return;
-        }
-        self.stopped = true;
+    /// Nothing more can come: what was held back is said now, so that the
+    /// summary and the end stand below it.
+    fn say_the_rest(&mut self, out: &mut Vec<Output>) {
         self.flush_lines(out);
         let dirty: Vec<Key> = self
             .cases
@@ -205,6 +204,14 @@ impl Core {
             self.emit(&key, out);
         }
         self.close_ended_stalls(out);
+    }
+
+    fn on_stop(&mut self, why: &str, out: &mut Vec<Output>) {
+        if self.stopped {
+            return;
+        }
+        self.stopped = true;
+        self.say_the_rest(out);
         let mut lost = self.world.lost();
         for (class, count) in [
             ("evidence_forgotten", self.memory.dropped()),

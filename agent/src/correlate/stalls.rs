@@ -2,10 +2,10 @@
 //! events, the disks' rates. Out: one case per device and episode, and slow
 //! syncs that are no finding. A sync that its own bytes explain is none.
 
-use super::Core;
 use super::case::{Class, Key, NO_SLOT, Origin, SyncFact};
 use super::output::{Output, SlowSync};
 use super::stall::{Stall, measure};
+use super::{Core, UPDATE_EVERY_NS};
 use crate::event::{InFlightEvent, InFlightRequest, InFlightSync, RequestEvent, SyncEvent};
 use crate::judge;
 use crate::sink::units::{show_bytes, show_ns, show_rate};
@@ -105,7 +105,10 @@ impl Core {
             join: None,
             stall: Some(stall),
         });
-        if known.is_some() {
+        // Of many that return together the last one, or one a second, speaks.
+        let is_last = !case.has_in_flight();
+        let is_due = self.world.now_ns >= case.last_emit_ns + UPDATE_EVERY_NS;
+        if known.is_some() && (is_last || is_due) {
             case.last_stand = Some(judge::stand(case, &self.world));
             self.emit(&key, out);
         } else {

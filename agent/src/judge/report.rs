@@ -25,7 +25,7 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
     Incident {
         schema: SCHEMA,
         id: case.id.clone(),
-        time: world.rfc3339(case.first_ns),
+        time: begin_of(case, world),
         updated: world.rfc3339(world.now_ns),
         state: state.to_owned(),
         verdict: judgement.verdict,
@@ -61,6 +61,14 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
         lost: case.lost.clone(),
         next_steps,
         totals: case.totals.clone(),
+    }
+}
+
+/// A line may be from before boot, which the monotonic clock cannot tell.
+fn begin_of(case: &Case, world: &World) -> String {
+    match case.lines.first() {
+        Some(line) if case.syncs.is_empty() => rfc3339(line.realtime_ns),
+        _ => world.rfc3339(case.first_ns),
     }
 }
 

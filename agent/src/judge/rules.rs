@@ -70,7 +70,7 @@ pub const RULES: &[Rule] = &[
     ),
     rule(
         "E3",
-        "a sync failed, and a request of the same file had failed before it, not yet told to anybody",
+        "a sync failed, and a request of the same file had failed before it, though no errseq value ties the two",
         Confirmed,
         Some(DeviceError),
         0.90,

@@ -27,6 +27,9 @@ pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
         ("rotated", rotated()),
         ("out_of_order", out_of_order()),
         ("journal", journal()),
+        ("line_first", line_first()),
+        ("deleted_topic", deleted_topic()),
+        ("full_disk", full_disk()),
     ]
 }
 
@@ -316,5 +319,50 @@ fn journal() -> Vec<Stamped> {
         tid: 4302,
         ..fsync(2_000, 2_001, -30)
     }));
+    stream.ticks_until(4_000).stop()
+}
+
+/// The kernel side of a line comes after the line was given up on.
+fn line_first() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    stream.at(1_020).line(1_016, FLUSH_LINE, &EIO_STACK, false);
+    stream.ticks_until(5_000);
+    stream
+        .at(5_001)
+        .push(Event::Request(failed_write(1_004, 1_012)));
+    stream.at(5_002).push(Event::Sync(fsync(1_003, 1_014, -5)));
+    stream.ticks_until(6_000).stop()
+}
+
+/// A flush under which the topic's directory was renamed, while another file's
+/// request fails.
+fn deleted_topic() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    stream
+        .at(1_012)
+        .push(Event::Request(failed_write(1_004, 1_012)));
+    stream.at(1_014).push(Event::Sync(fsync(1_003, 1_014, -5)));
+    let line = FLUSH_LINE.replace("orders-0", "gone-0");
+    let stack = [
+        "java.nio.file.NoSuchFileException: /var/lib/kafka/d1/gone-0/00000000000000000000.timeindex",
+    ];
+    stream.at(1_030).line(1_016, &line, &stack, false);
+    stream.ticks_until(4_000).stop()
+}
+
+/// write() fails with ENOSPC, which no sync sees.
+fn full_disk() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.ticks_until(1_000);
+    let line = "ERROR Error while appending records to orders-0 in dir /var/lib/kafka/d1 (org.apache.kafka.storage.internals.log.LogDirFailureChannel)";
+    stream.at(1_030).line(
+        1_016,
+        line,
+        &["java.io.IOException: No space left on device"],
+        false,
+    );
+    stream.at(1_040).line(1_020, STOPPING_LINE, &[], false);
     stream.ticks_until(4_000).stop()
 }

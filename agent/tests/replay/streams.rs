@@ -2,14 +2,12 @@
 //! Out: events in order, as the live agent would have recorded them. Lines of
 //! brokers' logs pass the real parser. The stories are in `stories`.
 
-use std::collections::BTreeMap;
-
 use fsyncscope::brokerlog::{RawRecord, Stamp, classify, parse_record};
 use fsyncscope::discover::{Broker, LogDir};
 use fsyncscope::enrich::{ChainKind, DeviceInfo, DeviceLink, Leaf};
 use fsyncscope::event::{
-    BrokerLogEvent, Counters, Event, FileId, HookState, InFlightEvent, InFlightRequest,
-    InFlightSync, RequestEvent, Stamped, Start, Summary, SummaryRow, SyncEvent, WbErrEvent,
+    BrokerLogEvent, Counters, Event, FileId, HookState, RequestEvent, Stamped, Start, Summary,
+    SummaryRow, SyncEvent,
 };
 use fsyncscope::sink::units::parse_zone;
 

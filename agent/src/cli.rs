@@ -1,1 +1,149 @@
-//! To come.
+//! What was typed. Comes in: argv; goes out: [`Cli`], which `config` turns into
+//! what is true.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Which fsync failed or hung, on which file and partition, because of which
+/// block request on which disk, and which line of the broker's log that explains.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fsyncscope",
+    version,
+    after_help = "Exit codes: 0 nothing found, 1 findings, 2 could not run, 3 ran with a required hook missing.\n\
+                  On a broker's host start with:  fsyncscope watch"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Messages of the tool itself and of its kernel programs, on stderr.
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn",
+          value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
+    pub log_level: String,
+    /// Do not use this form of a hook (fexit, typed_tracepoint); for tests of the others.
+    #[arg(long, global = true, value_name = "FORM", hide = true)]
+    pub avoid_form: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Live: each sync that failed, is hanging or was slow, with its cause and the broker's log line
+    Watch(Watch),
+    /// Loads every hook, proves it with a sync of its own, and says what is lost without it
+    Check(Check),
+    /// Prometheus daemon: /metrics, /healthz, /readyz
+    Export(Export),
+}
+
+/// What to watch, for watch and export.
+#[derive(Debug, Args)]
+pub struct Targets {
+    /// Watch this process instead of every Kafka broker found (repeatable)
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Treat this directory as a log.dir (repeatable); default: the broker's configuration
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Vec<PathBuf>,
+    /// Follow this broker log; default: where the broker's logging configuration writes
+    #[arg(long, value_name = "FILE")]
+    pub follow_log: Option<PathBuf>,
+    /// A sync this long is printed
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    pub slow: Duration,
+    /// A sync this much longer than its bytes need is a finding
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub stall: Duration,
+}
+
+/// Options of watch.
+#[derive(Debug, Args)]
+pub struct Watch {
+    #[command(flatten)]
+    pub targets: Targets,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Keep the evidence in FILE (zstd-compressed NDJSON, mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Replay a capture instead of watching; needs no rights
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "pid", "log_dir", "follow_log"])]
+    pub from: Option<PathBuf>,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Print times in UTC, not in the host's zone
+    #[arg(long)]
+    pub utc: bool,
+    /// Also print what is well: every hook, debug notices
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Options of check.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Also print the verifier's instruction counts
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Options of export.
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Address to serve on
+    #[arg(long, value_name = "ADDR", default_value_t = crate::export::DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+}
+
+/// `100ms`, `1s`, `2m`, `1.5s`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("'{text}' is no time; write it like 100ms, 1s or 2m"))?;
+    let seconds = match unit.trim() {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        "" => return Err(format!("'{text}' has no unit; write it like 100ms, 1s or 2m")),
+        other => return Err(format!("'{other}' is no unit of time; use us, ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("'{text}': {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(parse_duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert!(parse_duration("5").unwrap_err().contains("no unit"));
+        assert!(parse_duration("5 parsecs").is_err());
+        assert!(parse_duration("-1s").is_err());
+    }
+}

@@ -1,1 +1,86 @@
-//! To come.
+//! What is true: options with defaults applied, as the loop needs them.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use crate::{cli::Targets, probe::LoadOptions};
+
+/// Settings of a live run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A sync's own record from here on, and what watch prints.
+    pub slow_ns: u64,
+    /// Finding from here on.
+    pub stall_ns: u64,
+    /// Only these processes; empty = every broker.
+    pub pids: Vec<u32>,
+    /// Directories given by hand.
+    pub log_dirs: Vec<PathBuf>,
+    /// Broker log given by hand.
+    pub follow_log: Option<PathBuf>,
+    /// Level of messages (`log` crate names).
+    pub log_level: String,
+    /// Forms of hooks that are not tried.
+    pub avoid_forms: Vec<String>,
+}
+
+impl Config {
+    /// Applies defaults and checks what contradicts itself.
+    ///
+    /// # Errors
+    /// When `--stall` is below `--slow`, or a time is zero.
+    pub fn new(targets: &Targets, log_level: &str, avoid_forms: &[String]) -> anyhow::Result<Self> {
+        let slow_ns = u64::try_from(targets.slow.as_nanos()).unwrap_or(u64::MAX);
+        let stall_ns = u64::try_from(targets.stall.as_nanos()).unwrap_or(u64::MAX);
+        if slow_ns == 0 {
+            bail!("--slow 0 would print every sync; the least is 1us");
+        }
+        if stall_ns < slow_ns {
+            bail!("--stall {:?} is below --slow {:?}: a finding must be slow first", targets.stall, targets.slow);
+        }
+        Ok(Config {
+            slow_ns,
+            stall_ns,
+            pids: targets.pid.clone(),
+            log_dirs: targets.log_dir.clone(),
+            follow_log: targets.follow_log.clone(),
+            log_level: log_level.to_owned(),
+            avoid_forms: avoid_forms.to_vec(),
+        })
+    }
+
+    /// For a check: the defaults, nothing to watch.
+    pub fn for_check(log_level: &str, avoid_forms: &[String]) -> Self {
+        Config {
+            slow_ns: 100_000_000,
+            stall_ns: 1_000_000_000,
+            pids: Vec::new(),
+            log_dirs: Vec::new(),
+            follow_log: None,
+            log_level: log_level.to_owned(),
+            avoid_forms: avoid_forms.to_vec(),
+        }
+    }
+
+    /// What the kernel programs are loaded with. A request counts as slow from a
+    /// quarter of a slow sync on: a sync waits for several.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            slow_ns: self.slow_ns,
+            request_slow_ns: (self.slow_ns / 4).max(1),
+            log_level: aya_level(&self.log_level),
+            avoid: self.avoid_forms.clone(),
+        }
+    }
+}
+
+/// Level of aya-log for the kernel side: its own messages are for developers,
+/// so they start at debug.
+fn aya_level(level: &str) -> u8 {
+    match level {
+        "debug" => 4,
+        "trace" => 5,
+        _ => 0,
+    }
+}

@@ -33,3 +33,4 @@ pub mod helper;
 pub mod run;
 pub mod cli;
 pub mod config;
+pub mod messages;

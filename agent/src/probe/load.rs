@@ -8,6 +8,7 @@ use std::{any::Any, error::Error as _, fmt::Write as _};
 use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{MapData, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint},
 };
 use fsyncscope_abi::facts::Facts;
@@ -37,14 +38,14 @@ pub struct LoadOptions {
 
 /// Attached hooks, until dropped.
 pub struct Probe {
-    /// Handles of the maps.
-    pub maps: Maps,
+    /// The ring, which the loop reads alone, and the other maps.
+    pub maps: (RingBuf<MapData>, Maps),
     /// One row a hook.
     pub states: Vec<HookState>,
     /// Ids of the programs that were loaded, with the hook's name.
     pub programs: Vec<(String, u32)>,
     /// Keeps the programs attached.
-    _links: Vec<Box<dyn Any>>,
+    pub links: Vec<Box<dyn Any>>,
     /// The programs' own messages, if asked for.
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
@@ -95,7 +96,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         maps: Maps::take(&mut ebpf)?,
         states,
         programs,
-        _links: links,
+        links,
         logger,
     })
 }

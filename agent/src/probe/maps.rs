@@ -15,7 +15,6 @@ use fsyncscope_abi::{
 /// See `ebpf/src/maps` for who writes what.
 #[expect(missing_docs, reason = "described where they are defined, in ebpf/src/maps")]
 pub struct Maps {
-    pub ring: RingBuf<MapData>,
     pub targets: HashMap<MapData, u32, Target>,
     pub ops: HashMap<MapData, u32, SyncState>,
     pub devs: HashMap<MapData, u32, u32>,
@@ -32,11 +31,11 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
+    /// Takes the ring and the maps out of a loaded object.
     ///
     /// # Errors
     /// When the object lacks a map or has it with another type.
-    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<(RingBuf<MapData>, Self)> {
         fn get<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T>
         where
             T::Error: std::error::Error + Send + Sync + 'static,
@@ -44,8 +43,8 @@ impl Maps {
             let map = ebpf.take_map(name).with_context(|| format!("find map {name}"))?;
             T::try_from(map).with_context(|| format!("open map {name}"))
         }
-        Ok(Maps {
-            ring: get(ebpf, "RING")?,
+        let ring = get(ebpf, "RING")?;
+        let maps = Maps {
             targets: get(ebpf, "TARGETS")?,
             ops: get(ebpf, "OPS")?,
             devs: get(ebpf, "DEVS")?,
@@ -59,6 +58,7 @@ impl Maps {
             flushes: get(ebpf, "FLUSHES")?,
             epoch: get(ebpf, "EPOCH")?,
             loss: get(ebpf, "LOSS")?,
-        })
+        };
+        Ok((ring, maps))
     }
 }

@@ -6,5 +6,7 @@ pub mod hooks;
 pub mod load;
 pub mod maps;
 mod object;
+mod usage;
 
 pub use load::{LoadOptions, Probe, attach};
+pub use usage::usage;

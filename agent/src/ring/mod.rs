@@ -21,9 +21,10 @@ impl RingWaker {
         // SAFETY: the descriptor is open for the duration of the call.
         let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(ring.as_raw_fd()) };
         let owned = borrowed.try_clone_to_owned().context("duplicate the ring's descriptor")?;
-        Ok(RingWaker {
-            fd: AsyncFd::with_interest(owned, Interest::READABLE).context("poll the ring")?,
-        })
+        // SAFETY: the descriptor is owned by the AsyncFd, which keeps it open
+        // until it has taken it out of the poll set.
+        let fd = unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }.context("poll the ring")?;
+        Ok(RingWaker { fd })
     }
 
     /// Returns once records may be there. After [`drain`] has emptied the ring

@@ -1,1 +1,15 @@
-//! To come.
+//! The commands. `live` is the loop that drives all stages; `watch`, `export`
+//! and `check` set it up, `replay` feeds a capture through the same core.
+
+pub mod check;
+pub mod live;
+mod logs;
+pub mod replay;
+mod scan;
+pub mod selfprobe;
+pub mod serve;
+mod shared;
+mod source;
+mod start;
+mod tables;
+pub mod watch;

@@ -1,0 +1,412 @@
+//! The loop: one place where everything that can happen is taken up, stamped,
+//! recorded and given to the core. In: the ring, ticks, helpers' answers, log
+//! lines; out: what the core says, to `emit`. Nothing here touches a watched
+//! file system or waits for a helper.
+
+use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use crate::{
+    brokerlog::FollowEvent,
+    config::Config,
+    correlate::{Core, Output},
+    decode::{FlagMasks, decode_record},
+    discover::{Broker, DiscoverRequest},
+    enrich::{DeviceInfo, device::decode_dev},
+    event::{Event, InFlightEvent, Stamped, Summary},
+    helper::{
+        Answer, HelperCommand, Request, Worker, WorkerError, WorkerHandle,
+        clock::{monotonic_ns, realtime_ns},
+    },
+    ring::{RingWaker, drain},
+    run::{
+        logs::Logs,
+        scan,
+        shared::{Counts, Shared},
+        start::Attached,
+    },
+};
+
+/// Four ticks a second: a hang is told within the second after `--stall`.
+const TICK: Duration = Duration::from_millis(250);
+/// A broker takes seconds from its start to its first sync.
+const DISCOVER_EVERY_TICKS: u64 = 4;
+/// Reading /proc of a healthy host takes milliseconds.
+const DISCOVER_DEADLINE: Duration = Duration::from_secs(5);
+/// /proc/PID/task/TID needs no lock of the process.
+const THREAD_DEADLINE: Duration = Duration::from_millis(200);
+/// Threads looked at in one tick.
+const MAX_THREADS: usize = 16;
+/// Records taken from the ring in one turn, so that ticks are not starved.
+const RING_TURN: usize = 1024;
+/// A step of the realtime clock that matters for log lines.
+const CLOCK_STEP_NS: i64 = 5_000_000;
+
+/// What can happen.
+enum Input {
+    Discovered(Result<Vec<Broker>, WorkerError>),
+    Device(u32, Result<DeviceInfo, String>),
+    Threads(Box<InFlightEvent>),
+}
+
+/// Takes what the core says.
+pub type Emit = Box<dyn FnMut(&Output)>;
+/// Takes each event before the core does, to keep it.
+pub type Record = Box<dyn FnMut(&Stamped)>;
+
+/// See the module's comment.
+pub struct Live {
+    config: Config,
+    shared: Arc<Shared>,
+    ring: RingBuf<MapData>,
+    masks: FlagMasks,
+    core: Core,
+    emit: Emit,
+    record: Option<Record>,
+    logs: Logs,
+    follow: mpsc::Receiver<(u16, FollowEvent)>,
+    tx: mpsc::Sender<Input>,
+    rx: mpsc::Receiver<Input>,
+    finder: WorkerHandle,
+    watcher: WorkerHandle,
+    now_ns: u64,
+    offset_ns: i64,
+    ticks: u64,
+    is_discovering: bool,
+    is_looking: bool,
+    skip_pids: Vec<u32>,
+    written: BTreeMap<u32, u64>,
+    told_lost: BTreeMap<String, u64>,
+    has_found: bool,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    _links: Vec<Box<dyn std::any::Any>>,
+}
+
+/// What a run came to.
+pub struct Outcome {
+    /// Incidents.
+    pub findings: u64,
+    /// A required hook was missing.
+    pub is_hook_missing: bool,
+}
+
+impl Live {
+    /// Sets the loop up. Must be called within the runtime.
+    pub fn new(config: Config, attached: Attached, emit: Emit, record: Option<Record>) -> (Self, Arc<Shared>) {
+        let Attached { probe, masks, start, .. } = attached;
+        let (ring, maps) = probe.maps;
+        let counts = Counts { programs: probe.programs, ..Counts::default() };
+        let shared = Arc::new(Shared::new(maps, counts));
+        let (follow_tx, follow) = mpsc::channel(1024);
+        let (tx, rx) = mpsc::channel(64);
+        let logs = Logs::new(follow_tx, config.follow_log.clone(), realtime_ns());
+        let mut live = Live {
+            config,
+            shared: Arc::clone(&shared),
+            ring,
+            masks,
+            core: Core::new(),
+            emit,
+            record,
+            logs,
+            follow,
+            tx,
+            rx,
+            finder: Worker::new(HelperCommand::default()).into_handle(),
+            watcher: Worker::new(HelperCommand::default()).into_handle(),
+            now_ns: 0,
+            offset_ns: start.clock_offset_ns,
+            ticks: 0,
+            is_discovering: false,
+            is_looking: false,
+            skip_pids: Vec::new(),
+            written: BTreeMap::new(),
+            told_lost: BTreeMap::new(),
+            has_found: false,
+            logger: probe.logger,
+            _links: probe.links,
+        };
+        live.feed(Event::Start(Box::new(start)));
+        for state in probe.states {
+            live.feed(Event::Hook(state));
+        }
+        (live, shared)
+    }
+
+    /// Runs until `shutdown` is ready, then ends in order: drain, summary, stop.
+    ///
+    /// # Errors
+    /// When the ring cannot be polled.
+    pub async fn run(mut self, shutdown: impl Future<Output = &'static str>) -> anyhow::Result<Outcome> {
+        let waker = RingWaker::new(&self.ring)?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        tokio::pin!(shutdown);
+        let mut more = false;
+        let why = loop {
+            tokio::select! {
+                why = &mut shutdown => break why,
+                ready = waker.readable(), if !more => ready.context("poll the ring")?,
+                () = std::future::ready(()), if more => {}
+                Some(input) = self.rx.recv() => { self.on_input(input)?; continue }
+                Some((slot, event)) = self.follow.recv() => {
+                    for event in self.logs.on_event(slot, event) {
+                        self.feed(event);
+                    }
+                    continue
+                }
+                _ = tick.tick() => { self.on_tick(); continue }
+            }
+            more = !self.drain_ring();
+        };
+        self.drain_ring();
+        for event in self.logs.flush(u64::MAX) {
+            self.feed(event);
+        }
+        self.feed_losses();
+        let summary = self.summary();
+        self.feed(Event::Summary(Box::new(summary)));
+        self.feed(Event::Stop { why: why.to_owned() });
+        Ok(Outcome { findings: self.core.findings(), is_hook_missing: self.core.is_required_hook_missing() })
+    }
+
+    /// Stamps an event, keeps it, counts it, gives it to the core.
+    fn feed(&mut self, event: Event) {
+        self.now_ns = self.now_ns.max(monotonic_ns());
+        let stamped = Stamped { mono_ns: self.now_ns, event };
+        if let Some(record) = &mut self.record {
+            record(&stamped);
+        }
+        let outputs = self.core.handle(&stamped);
+        let mut counts = self.shared.counts();
+        counts.add_event(&stamped.event);
+        for output in &outputs {
+            counts.add_output(output);
+            (self.emit)(output);
+        }
+    }
+
+    /// True if the ring was emptied.
+    fn drain_ring(&mut self) -> bool {
+        let mut events = Vec::new();
+        let mut broken = 0;
+        let masks = self.masks;
+        let emptied = drain(&mut self.ring, RING_TURN, |bytes| match decode_record(bytes, masks) {
+            Ok(event) => events.push(event),
+            Err(error) => {
+                log::warn!("decode a record of {} bytes: {error}", bytes.len());
+                broken += 1;
+            }
+        });
+        if broken > 0 {
+            self.lose("undecoded", broken);
+        }
+        for event in events {
+            self.feed(event);
+        }
+        emptied
+    }
+
+    fn lose(&self, class: &str, count: u64) {
+        *self.shared.counts().lost.entry(class.to_owned()).or_default() += count;
+    }
+
+    fn on_input(&mut self, input: Input) -> anyhow::Result<()> {
+        match input {
+            Input::Discovered(Ok(brokers)) => {
+                self.is_discovering = false;
+                self.on_brokers(&brokers)?;
+            }
+            Input::Discovered(Err(error)) => {
+                self.is_discovering = false;
+                self.lose("discovery", 1);
+                if let WorkerError::Deadline { progress: Some(progress), .. } = &error
+                    && !self.skip_pids.contains(&progress.pid)
+                {
+                    self.skip_pids.push(progress.pid);
+                }
+                log::warn!("look for brokers: {error}");
+            }
+            Input::Device(dev, Ok(info)) => {
+                let event = self.shared.tables().apply_device(dev, &info, &mut self.shared.maps())?;
+                self.feed(event);
+            }
+            Input::Device(dev, Err(why)) => {
+                let (major, minor) = decode_dev(dev);
+                log::warn!("resolve device {major}:{minor}: {why}");
+                self.shared.tables().unresolved.retain(|unresolved| *unresolved != dev);
+            }
+            Input::Threads(event) => {
+                self.is_looking = false;
+                let mut event = *event;
+                {
+                    // What ended meanwhile comes through the ring.
+                    let maps = self.shared.maps();
+                    event.syncs.retain(|sync| scan::is_still_in(&maps, sync));
+                }
+                if !event.syncs.is_empty() {
+                    self.feed(Event::InFlight(event));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_brokers(&mut self, brokers: &[Broker]) -> anyhow::Result<()> {
+        if brokers.is_empty() && !self.has_found {
+            self.has_found = true;
+            log::warn!("no Kafka broker found yet; looking again every second (name a process with --pid)");
+        }
+        // A process that made a helper hang is not seen now, and not gone.
+        let (events, unresolved) = {
+            let mut tables = self.shared.tables();
+            let mut found = brokers.to_vec();
+            for slot in &tables.brokers {
+                if slot.is_alive && self.skip_pids.contains(&slot.broker.pid) {
+                    found.push(slot.broker.clone());
+                }
+            }
+            let events = tables.apply(&found, &mut self.shared.maps())?;
+            (events, tables.unresolved.clone())
+        };
+        for event in events {
+            let follow = match &event {
+                Event::Broker { slot, broker } => self.logs.follow(*slot, broker),
+                _ => None,
+            };
+            self.feed(event);
+            if let Some(event) = follow {
+                self.feed(event);
+            }
+        }
+        for dev in unresolved {
+            let (major, minor) = decode_dev(dev);
+            let request = Request::ResolveDevice { sys_root: PathBuf::from("/sys"), proc_root: PathBuf::from("/proc"), major, minor };
+            let (finder, tx) = (self.finder.clone(), self.tx.clone());
+            tokio::spawn(async move {
+                let result = match finder.ask(request, DISCOVER_DEADLINE).await {
+                    Ok(Answer::Device(info)) => Ok(info),
+                    Ok(Answer::Failed { why }) => Err(why),
+                    Ok(_) => Err("helper answered something else".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                };
+                let _ = tx.send(Input::Device(dev, result)).await;
+            });
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self) {
+        let offset = realtime_ns() - monotonic_ns() as i64;
+        if (offset - self.offset_ns).abs() > CLOCK_STEP_NS {
+            self.offset_ns = offset;
+            self.feed(Event::Clock { offset_ns: offset });
+        }
+        if self.ticks.is_multiple_of(DISCOVER_EVERY_TICKS) {
+            self.ask_for_brokers();
+            let written = scan::written_bytes(&self.shared.maps());
+            if written != self.written {
+                self.written.clone_from(&written);
+                self.feed(Event::DiskBytes { written });
+            }
+            self.feed_losses();
+        }
+        self.look_at_syncs();
+        for event in self.logs.flush(monotonic_ns()) {
+            self.feed(event);
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        self.feed(Event::Tick);
+        self.ticks += 1;
+    }
+
+    fn ask_for_brokers(&mut self) {
+        if self.is_discovering {
+            return;
+        }
+        self.is_discovering = true;
+        let request = Request::Discover(DiscoverRequest {
+            proc_root: PathBuf::from("/proc"),
+            pids: self.config.pids.clone(),
+            skip_pids: self.skip_pids.clone(),
+            log_dirs: self.config.log_dirs.clone(),
+        });
+        let (finder, tx) = (self.finder.clone(), self.tx.clone());
+        tokio::spawn(async move {
+            let result = match finder.ask(request, DISCOVER_DEADLINE).await {
+                Ok(Answer::Discovered(found)) => Ok(found.brokers),
+                Ok(_) => Err(WorkerError::Died),
+                Err(error) => Err(error),
+            };
+            let _ = tx.send(Input::Discovered(result)).await;
+        });
+    }
+
+    /// Syncs that are slow already: asks /proc whether they really hang.
+    fn look_at_syncs(&mut self) {
+        if self.is_looking {
+            return;
+        }
+        let (syncs, requests) = {
+            let maps = self.shared.maps();
+            let syncs = scan::syncs_in_flight(&maps, monotonic_ns(), self.config.slow_ns);
+            if syncs.is_empty() {
+                return;
+            }
+            (syncs, scan::outstanding(&maps))
+        };
+        self.is_looking = true;
+        let (watcher, tx) = (self.watcher.clone(), self.tx.clone());
+        tokio::spawn(async move {
+            let mut event = InFlightEvent { syncs, requests };
+            for sync in event.syncs.iter_mut().take(MAX_THREADS) {
+                let request = Request::ThreadState { proc_root: PathBuf::from("/proc"), pid: sync.sync.pid, tid: sync.sync.tid };
+                let Ok(Answer::Thread(thread)) = watcher.ask(request, THREAD_DEADLINE).await else {
+                    continue;
+                };
+                sync.sync.comm = thread.comm;
+                sync.stack = thread.stack;
+                if thread.gone {
+                    sync.confirmed = Some(false);
+                } else if thread.syscall_known {
+                    sync.confirmed = Some(thread.syscall == syscall_number(&sync.sync.op));
+                }
+            }
+            let _ = tx.send(Input::Threads(Box::new(event))).await;
+        });
+    }
+
+    fn feed_losses(&mut self) {
+        let mut total = scan::losses(&self.shared.maps());
+        for (class, count) in &self.shared.counts().lost {
+            *total.entry(class.clone()).or_default() += count;
+        }
+        if total != self.told_lost {
+            self.told_lost.clone_from(&total);
+            self.feed(Event::Losses { total });
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        scan::summary(&self.shared.maps())
+    }
+}
+
+/// Number of a sync system call on this architecture.
+fn syscall_number(op: &str) -> Option<i64> {
+    let number = match op {
+        "fsync" => libc::SYS_fsync,
+        "fdatasync" => libc::SYS_fdatasync,
+        "msync" => libc::SYS_msync,
+        "sync_file_range" => libc::SYS_sync_file_range,
+        "syncfs" => libc::SYS_syncfs,
+        _ => return None,
+    };
+    // c_long is 64 bits on every supported architecture.
+    Some(number)
+}

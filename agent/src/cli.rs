@@ -15,8 +15,10 @@ use clap::{Args, Parser, Subcommand};
                   On a broker's host start with:  fsyncscope watch"
 )]
 pub struct Cli {
+    /// Options of every command.
     #[command(flatten)]
     pub common: Common,
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -50,6 +52,9 @@ pub struct Targets {
     /// Watch this process instead of every Kafka broker found (repeatable)
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
+    /// Watch every process and every disk, not only Kafka's
+    #[arg(long, conflicts_with = "pid")]
+    pub all: bool,
     /// Treat this directory as a log.dir (repeatable); default: the broker's configuration
     #[arg(long, value_name = "DIR")]
     pub log_dir: Vec<PathBuf>,
@@ -67,6 +72,7 @@ pub struct Targets {
 /// Options of watch.
 #[derive(Debug, Args)]
 pub struct Watch {
+    /// What to watch.
     #[command(flatten)]
     pub targets: Targets,
     /// One JSON object a line instead of text
@@ -103,6 +109,7 @@ pub struct Check {
 /// Options of export.
 #[derive(Debug, Args)]
 pub struct Export {
+    /// What to watch.
     #[command(flatten)]
     pub targets: Targets,
     /// Address to serve on

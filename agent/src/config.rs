@@ -15,6 +15,8 @@ pub struct Config {
     pub stall_ns: u64,
     /// Only these processes; empty = every broker.
     pub pids: Vec<u32>,
+    /// Every process and disk, not only Kafka's.
+    pub is_all: bool,
     /// Directories given by hand.
     pub log_dirs: Vec<PathBuf>,
     /// Broker log given by hand.
@@ -43,6 +45,7 @@ impl Config {
             slow_ns,
             stall_ns,
             pids: targets.pid.clone(),
+            is_all: targets.all,
             log_dirs: targets.log_dir.clone(),
             follow_log: targets.follow_log.clone(),
             log_level: log_level.to_owned(),
@@ -56,6 +59,7 @@ impl Config {
             slow_ns: 100_000_000,
             stall_ns: 1_000_000_000,
             pids: Vec::new(),
+            is_all: false,
             log_dirs: Vec::new(),
             follow_log: None,
             log_level: log_level.to_owned(),
@@ -70,6 +74,7 @@ impl Config {
             slow_ns: self.slow_ns,
             request_slow_ns: (self.slow_ns / 4).max(1),
             log_level: aya_level(&self.log_level),
+            is_all: self.is_all,
             avoid: self.avoid_forms.clone(),
         }
     }

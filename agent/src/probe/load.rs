@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub request_slow_ns: u64,
     /// Level of the programs' own debug messages; 0 = none.
     pub log_level: u8,
+    /// Watch every process and disk.
+    pub is_all: bool,
     /// Forms not to be tried, by name ("fexit", "typed_tracepoint").
     pub avoid: Vec<String>,
 }
@@ -61,6 +63,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
     let facts = Facts {
         slow_ns: options.slow_ns,
         request_slow_ns: options.request_slow_ns,
+        watch_all: u32::from(options.is_all),
         ..resolved.facts
     };
     let mut ebpf = EbpfLoader::new()

@@ -158,8 +158,8 @@ pub struct Facts {
     pub req_meta: u32,
     /// 1 << __REQ_SYNC
     pub req_sync: u32,
-    /// Zero; makes the size a multiple of 8 without hidden padding.
-    pub pad: u32,
+    /// 1 = watch every process and disk, whatever TARGETS and DEVS say
+    pub watch_all: u32,
 }
 
 impl Facts {
@@ -231,7 +231,7 @@ impl Facts {
             req_fua: 0,
             req_meta: 0,
             req_sync: 0,
-            pad: 0,
+            watch_all: 0,
         }
     }
 }

@@ -45,7 +45,8 @@ const MAX_BIOS: u32 = 256;
 fn watched_disk<M: Mem>(rq: Addr) -> u32 {
     let dev = disk_of::<M>(rq);
     // SAFETY: read only.
-    if dev != 0 && unsafe { DEVS.get(&dev) }.is_some() { dev } else { 0 }
+    let watched = fact!(watch_all) != 0 || (dev != 0 && unsafe { DEVS.get(&dev) }.is_some());
+    if watched { dev } else { 0 }
 }
 
 /// A request goes to the driver.

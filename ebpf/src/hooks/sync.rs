@@ -20,7 +20,7 @@ use aya_ebpf::{
 use fsyncscope_abi::{
     ABI_VERSION, RecordHeader,
     hist::{Hist, HistKey, NR_BUCKETS, bucket_of},
-    keys::{SLOT_NONE, target_flags},
+    keys::{SLOT_NONE, Target, target_flags},
     kind,
     loss::Loss,
     sync::{InodeCounters, SyncRecord, SyncState, op},
@@ -41,8 +41,10 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let tgid = (pid_tgid >> 32) as u32;
     // SAFETY: values are replaced whole by the agent.
-    let Some(target) = (unsafe { TARGETS.get(&tgid) }) else {
-        return;
+    let target = match unsafe { TARGETS.get(&tgid) } {
+        Some(target) => *target,
+        None if fact!(watch_all) != 0 => Target { broker: SLOT_NONE, flags: 0 },
+        None => return,
     };
     let tid = pid_tgid as u32;
     let fresh = SyncState {

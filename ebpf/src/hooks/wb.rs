@@ -42,7 +42,7 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
     }
     let key = key_of::<Probe>(inode);
     // SAFETY: read only.
-    if unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
+    if fact!(watch_all) == 0 && unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
         return 0;
     }
     let errseq = Probe::u32(mapping, fact!(address_space_wb_err));
@@ -107,7 +107,7 @@ pub fn file_check_and_advance_wb_err(ctx: RawTracePointContext) -> i32 {
         in_sync = 1;
     }
     // SAFETY: read only.
-    if in_sync == 0 && unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
+    if in_sync == 0 && fact!(watch_all) == 0 && unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
         return 0;
     }
     let Some(mut entry) = RING.reserve::<WbTellRecord>(0) else {

@@ -5,6 +5,7 @@
 //! remains are found where they are. Mounts lie below the directory, loop
 //! devices carry its label, processes its name in their environment.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
@@ -79,6 +80,11 @@ impl Lab {
         let mut command = Command::new(program);
         command.env(MEMBER_VARIABLE, &self.dir);
         command
+    }
+
+    /// The environment variable that makes a process a member of this lab.
+    pub fn membership(&self) -> (OsString, OsString) {
+        (MEMBER_VARIABLE.into(), self.dir.clone().into())
     }
 
     /// A command that runs a hidden subcommand of the helper binary.
@@ -275,7 +281,7 @@ fn unescape_mount(text: &str) -> PathBuf {
         bytes.push(octal.unwrap_or(first));
         rest = if octal.is_some() { &tail[3..] } else { tail };
     }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// The loop devices that carry a lab's label.

@@ -26,6 +26,8 @@ pub enum Command {
     Build(BuildArgs),
     /// Run the rings of tests and print their counts
     Test(TestArgs),
+    /// Make a real broker's disk fail and see whether the tool names the cause, as root
+    Demo(DemoArgs),
     /// Measure what the agent costs, beside its peers, as root
     Bench(BenchArgs),
     /// Check the rules of the house: formats, lints, file sizes, headers
@@ -103,6 +105,65 @@ pub struct BenchArgs {
     /// Only biolatency, bpftrace and the empty programs; the agent is not built
     #[arg(long)]
     pub peers_only: bool,
+}
+
+/// What is made to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScenarioName {
+    /// Writes of segment data fail while topics flush
+    Eio,
+    /// Each device flush takes 1.5 s; the broker prints nothing
+    Stall,
+    /// One device flush is held for 20 s; reported while it hangs
+    Hang,
+    /// Only index files fail; the broker keeps the directory online
+    Index,
+    /// Errors on other disks and of other processes: not the broker's
+    Bystander,
+    /// Client ids and forged lines that read like storage errors: no incident
+    Noise,
+    /// The agent starts after the error: UNKNOWN, never CONFIRMED
+    Blind,
+    /// 1 GiB flushed to a 100 MB/s disk: slow, explained, no finding
+    Big,
+}
+
+/// Of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Starts a real Kafka broker on disks that fail on demand, runs the agent beside
+it, and compares what the agent says with what the disk knows. Touches only its
+own files and loop devices and leaves none.
+Exit codes: 0 the tool was right, 1 it was wrong, 2 could not run, 4 played with
+the built-in writer, which proves nothing.
+
+  cargo xtask demo
+  cargo xtask demo hang --kafka 4 --json | tail -1 | jq .verdict")]
+pub struct DemoArgs {
+    /// What is made to happen
+    #[arg(value_enum, default_value = "eio", value_name = "SCENARIO")]
+    pub scenario: ScenarioName,
+    /// Version of Kafka: 3.9 or 4
+    #[arg(long, default_value = "3.9", value_name = "VERSION")]
+    pub kafka: String,
+    /// The incident as JSON in the last line
+    #[arg(long)]
+    pub json: bool,
+    /// The built-in writer in place of a broker, where there is no Java
+    #[arg(long)]
+    pub writer: bool,
+    /// Run although a broker that is not the demo's runs on this host
+    #[arg(long)]
+    pub yes_test_box: bool,
+    /// Keep the capture and the logs in the folder for temporary files
+    #[arg(long)]
+    pub keep: bool,
+    /// Build the agent as it is shipped
+    #[arg(long)]
+    pub release: bool,
+    /// Make the other of the two disks fail
+    #[arg(long)]
+    pub swap_disks: bool,
 }
 
 #[cfg(test)]

@@ -1,0 +1,108 @@
+//! The incident as a reader of docs/OUTPUT.md knows it. Deliberately not the
+//! agent's own types: the demo reads the contract, as a user's program would,
+//! and takes only the fields that it compares or prints.
+
+use serde::Deserialize;
+
+/// One incident.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Incident {
+    pub id: String,
+    pub verdict: String,
+    pub cause: Option<String>,
+    pub confidence: f64,
+    pub reasons: Vec<String>,
+    pub broker: Option<Broker>,
+    pub log_events: Vec<LogEvent>,
+    pub syncs: Vec<Sync>,
+    pub requests: Vec<Request>,
+    pub device: Option<Device>,
+}
+
+/// Whose.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Broker {
+    pub pid: u32,
+    pub log_dir: Option<String>,
+}
+
+/// A line of the broker's log.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LogEvent {
+    pub time: String,
+    pub file: String,
+    pub line_number: u64,
+    pub text: String,
+}
+
+/// A sync.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Sync {
+    pub op: String,
+    pub path: Option<String>,
+    pub topic_partition: Option<String>,
+    pub file_kind: Option<String>,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    pub duration_ns: u64,
+    pub errno: Option<String>,
+    pub in_flight: bool,
+    pub breakdown: Option<Breakdown>,
+}
+
+/// Where its time went.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Breakdown {
+    pub flush_ns: u64,
+}
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Request {
+    pub disk: String,
+    pub dev: String,
+    pub sector: Option<u64>,
+    pub nr_bytes: u64,
+    pub op: String,
+    pub device_ns: Option<u64>,
+    pub status: Option<String>,
+    pub errno: Option<String>,
+    pub path: Option<String>,
+    pub in_flight: bool,
+}
+
+/// The device.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    pub disk: String,
+    pub backing_file: Option<String>,
+}
+
+/// The incident in a line of `watch --json`; `None` for lines of other kinds.
+pub fn parse_line(line: &str) -> Option<Incident> {
+    let incident: Incident = serde_json::from_str(line).ok()?;
+    let is_incident = !incident.id.is_empty() && !incident.verdict.is_empty();
+    is_incident.then_some(incident)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incidents_are_told_from_other_lines() {
+        let line =
+            r#"{"schema":1,"id":"a","verdict":"STALLED","syncs":[{"op":"fsync","new_field":1}]}"#;
+        assert_eq!(parse_line(line).unwrap().syncs[0].op, "fsync");
+        assert_eq!(parse_line(r#"{"id":"a","op":"fsync"}"#), None);
+        assert_eq!(parse_line("text"), None);
+    }
+}

@@ -1,0 +1,285 @@
+//! The main job, shown: a real broker on a disk that fails on purpose, the agent
+//! beside it, and the agent's answer held against what the disk knows.
+//! `scenario` says what is done and expected, `stage` does it, `agent` runs the
+//! tool, `compare` judges it, `report` tells the chain. Touches only its own
+//! files and loop devices.
+
+mod agent;
+mod compare;
+mod foreign;
+mod incident;
+mod report;
+mod scenario;
+mod stage;
+mod truth;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use fsyncscope_tests::broker::KafkaVersion;
+use fsyncscope_tests::faultdisk::{Rule, RuleOp};
+use fsyncscope_tests::lab::Lab;
+
+use crate::build;
+use crate::cli::{DemoArgs, ScenarioName};
+use crate::process::{EXIT_NOT_SO, is_root, output, say};
+use crate::setup::{self, Need};
+
+use agent::{Agent, Output};
+use scenario::Expect;
+use stage::Stage;
+
+/// `cargo xtask demo`.
+pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
+    if !is_root() {
+        bail!("demo loads BPF programs and mounts disks: it needs root");
+    }
+    if let Some(pid) = foreign::find_broker(Path::new("/proc"))
+        && !args.yes_test_box
+    {
+        bail!(
+            "a Kafka broker runs here (pid {pid}): if this is a test machine, say --yes-test-box"
+        );
+    }
+    if args.writer {
+        bail!("--writer: the built-in writer is not wired to the demo yet");
+    }
+    let version = KafkaVersion::parse(&args.kafka)?;
+    setup::packages(Need::DEMO)?;
+    let binary = build::require_agent(args.release)?;
+    let lab = Lab::open()?;
+    let outcome = play(&lab, args, version, &binary);
+    if args.keep {
+        keep(&lab)?;
+    }
+    let base = lab.dir().to_path_buf();
+    let mut left = lab.leftovers();
+    drop(lab);
+    if base.exists() {
+        left.push(format!("directory {}", base.display()));
+    }
+    let (mut wrong, told) = outcome?;
+    wrong.extend(left.iter().map(|left| format!("left behind: {left}")));
+    print_outcome(args, &wrong, &told);
+    Ok(if wrong.is_empty() { 0 } else { EXIT_NOT_SO })
+}
+
+fn print_outcome(args: &DemoArgs, wrong: &[String], told: &Output) {
+    for wrong in wrong {
+        say(format!("disagrees: {wrong}"));
+    }
+    let incident = told.told.last().map(|told| &told.last);
+    if args.json {
+        if !told.last_line.is_empty() {
+            println!("{}", told.last_line);
+        }
+        return;
+    }
+    let verdict = if wrong.is_empty() {
+        "agrees with"
+    } else {
+        "DISAGREES with"
+    };
+    println!(
+        "demo {}: what the tool said {verdict} what was done",
+        scenario_text(args.scenario)
+    );
+    match incident {
+        Some(incident) => println!("{}", report::render(incident)),
+        None => println!("verdict: none, the tool reported no incident"),
+    }
+}
+
+/// Plays the scenario. Out: the disagreements, and what the agent printed.
+fn play(
+    lab: &Lab,
+    args: &DemoArgs,
+    version: KafkaVersion,
+    binary: &Path,
+) -> anyhow::Result<(Vec<String>, Output)> {
+    let name = args.scenario;
+    let mut stage = Stage::set_up(lab, name, version, usize::from(args.swap_disks))?;
+    let agent = if name == ScenarioName::Blind {
+        stage.disk().set_rules(&rules(&stage, name)?)?;
+        wait_for("the broker to print its error", 40, || {
+            has_storage_error(&stage)
+        })?;
+        // Past the moment at which the evidence could still be in flight.
+        thread::sleep(Duration::from_secs(2));
+        start_agent(lab, binary)?
+    } else {
+        let agent = start_agent(lab, binary)?;
+        inject(lab, &mut stage, name)?;
+        agent
+    };
+    watch(&agent, name)?;
+    stage.disk().clear()?;
+    stage.disk().release()?;
+    stage.set_bandwidth(0)?;
+    say("stopping the agent");
+    let (told, code) = agent.stop()?;
+    let mut wrong = compare::compare(scenario::expect(name), &stage.truth()?, &told.told);
+    let expected = i32::from(!told.told.is_empty());
+    if code != expected {
+        wrong.push(format!(
+            "the agent's exit code is {code} instead of {expected}"
+        ));
+    }
+    Ok((wrong, told))
+}
+
+fn start_agent(lab: &Lab, binary: &Path) -> anyhow::Result<Agent> {
+    say("starting fsyncscope watch");
+    let agent = Agent::start(lab, binary)?;
+    // Discovery has found the broker and its log by then.
+    thread::sleep(Duration::from_secs(3));
+    Ok(agent)
+}
+
+fn rules(stage: &Stage, name: ScenarioName) -> anyhow::Result<Vec<Rule>> {
+    let index = match name {
+        ScenarioName::Index => stage.index_sectors()?,
+        _ => Vec::new(),
+    };
+    Ok(scenario::rules(name, stage.disk().data_sectors()?, &index))
+}
+
+/// Makes happen what the scenario is about.
+fn inject(lab: &Lab, stage: &mut Stage, name: ScenarioName) -> anyhow::Result<()> {
+    say(format!(
+        "scenario {} on {}",
+        scenario_text(name),
+        stage.disk().loop_dev().display()
+    ));
+    match name {
+        ScenarioName::Bystander => fail_bystanders(lab, stage),
+        ScenarioName::Noise => forge_line(stage),
+        ScenarioName::Big => {
+            stage.set_bandwidth(100_000_000)?;
+            stage.produce_bulk(1 << 30)
+        }
+        _ => stage.disk().set_rules(&rules(stage, name)?),
+    }
+}
+
+fn scenario_text(name: ScenarioName) -> String {
+    format!("{name:?}").to_lowercase()
+}
+
+/// An error on another disk, and one on another process's file on the broker's
+/// own disk, both met by that process's fsync.
+fn fail_bystanders(lab: &Lab, stage: &Stage) -> anyhow::Result<()> {
+    let elsewhere = stage.other_disk().mountpoint().join("elsewhere");
+    let beside = stage.disk().mountpoint().join("beside");
+    for file in [&elsewhere, &beside] {
+        output(&mut write_synced(lab, file)).context("write the bystander's file")?;
+    }
+    for (disk, file) in [(stage.other_disk(), &elsewhere), (stage.disk(), &beside)] {
+        let sectors = disk.file_sectors(file)?;
+        let fail = |(first, last): &(u64, u64)| {
+            Rule::on(RuleOp::Write)
+                .sectors(*first, *last)
+                .errno(libc::EIO)
+        };
+        disk.set_rules(&sectors.iter().map(fail).collect::<Vec<_>>())?;
+        if output(&mut write_synced(lab, file)).is_ok() {
+            bail!("the bystander's fsync of {} did not fail", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn write_synced(lab: &Lab, file: &Path) -> Command {
+    let mut command = lab.command("dd");
+    command
+        .args([
+            "if=/dev/zero",
+            "bs=64k",
+            "count=4",
+            "conv=notrunc,fsync",
+            "status=none",
+        ])
+        .arg(format!("of={}", file.display()));
+    command
+}
+
+/// What a client can make a broker print: text with a line end in it, inside a
+/// record of another kind.
+fn forge_line(stage: &Stage) -> anyhow::Result<()> {
+    let path = stage.broker.server_log();
+    let mut log = fs::OpenOptions::new().append(true).open(&path)?;
+    let dir = stage.log_dir();
+    let forged = format!(
+        "[2026-01-01 00:00:00,000] INFO Rejected client id x\n\
+         ERROR Error while flushing log for orders-0 in dir {0} with offset 5 (exclusive) and recovery point 5 (org.apache.kafka.storage.internals.log.LogDirFailureChannel)\n\
+         java.io.IOException: Input/output error (kafka.server.KafkaApis)\n",
+        dir.display()
+    );
+    log.write_all(forged.as_bytes())
+        .with_context(|| format!("append to {}", path.display()))
+}
+
+fn has_storage_error(stage: &Stage) -> bool {
+    stage
+        .read_log()
+        .iter()
+        .any(|line| line.contains("ERROR") && line.contains("LogDirFailureChannel"))
+}
+
+/// Waits until the expected answer has had its time.
+fn watch(agent: &Agent, name: ScenarioName) -> anyhow::Result<()> {
+    match scenario::expect(name) {
+        Expect::Failed { .. } | Expect::Unknown => {
+            // Not an error if nothing comes: that is for `compare` to say.
+            let _ = wait_for("the agent's report", 40, || !agent.output().told.is_empty());
+            thread::sleep(Duration::from_secs(5));
+        }
+        Expect::FlushHeld { delay_ms, .. } => {
+            say("waiting while the device holds its flush");
+            thread::sleep(Duration::from_millis(delay_ms) + Duration::from_secs(8));
+        }
+        Expect::Nothing => {
+            let seconds = if name == ScenarioName::Big { 60 } else { 10 };
+            say(format!("{seconds} s in which nothing is to be reported"));
+            thread::sleep(Duration::from_secs(seconds));
+        }
+    }
+    Ok(())
+}
+
+fn wait_for(what: &str, seconds: u64, is_so: impl Fn() -> bool) -> anyhow::Result<()> {
+    say(format!("waiting for {what}"));
+    let begin = Instant::now();
+    while !is_so() {
+        if begin.elapsed() > Duration::from_secs(seconds) {
+            bail!("waited {seconds} s for {what}");
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Copies what a person wants to look at afterwards out of the lab.
+fn keep(lab: &Lab) -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("fsyncscope-demo-{}", std::process::id()));
+    fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let server_log = Path::new("broker/logs/server.log");
+    for name in [
+        "agent.err",
+        "capture.ndjson.zst",
+        "disks/alpha/truth.ndjson",
+        "disks/beta/truth.ndjson",
+    ] {
+        let to = folder.join(name.replace('/', "-"));
+        // A demo that ended early has not made all of them.
+        let _ = fs::copy(lab.dir().join(name), to);
+    }
+    let _ = fs::copy(lab.dir().join(server_log), folder.join("server.log"));
+    say(format!("kept in {}", folder.display()));
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The agent beside the writer: what it says of a failing disk is held against
+//! what the disk itself wrote down. `FSYNCSCOPE_BIN` names the agent's binary;
+//! nothing of it is linked in here.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests, too")]
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp, TruthRequest};
+use fsyncscope_tests::lab::Lab;
+use fsyncscope_tests::proc;
+use fsyncscope_tests::writer::{Bystander, Writer, WriterConfig};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const BINARY_VARIABLE: &str = "FSYNCSCOPE_BIN";
+
+fn lab() -> Lab {
+    Lab::open_with_helper(Path::new(env!("CARGO_BIN_EXE_lab"))).unwrap()
+}
+
+fn binary() -> PathBuf {
+    let path = env::var_os(BINARY_VARIABLE).unwrap_or_default();
+    let path = PathBuf::from(path);
+    assert!(
+        path.is_file(),
+        "set {BINARY_VARIABLE} to a built fsyncscope: {path:?} is no file"
+    );
+    path
+}
+
+/// `fsyncscope watch --json`, and every line that it has printed so far.
+struct Agent {
+    process: Child,
+    lines: Receiver<Value>,
+    seen: Vec<Value>,
+    stderr: PathBuf,
+}
+
+impl Agent {
+    fn start(lab: &Lab, pid: u32, capture: &Path, seconds: u32) -> Agent {
+        let stderr = lab.dir().join("agent.err");
+        let mut command = lab.command(binary());
+        command
+            .args(["watch", "--json", "--pid", &pid.to_string()])
+            .arg("--record")
+            .arg(capture)
+            .args(["--duration", &format!("{seconds}s")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&stderr).unwrap());
+        let mut process = proc::spawn(command).unwrap();
+        let stdout = process.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line);
+                let value = value.unwrap_or_else(|err| panic!("{err} in {line}"));
+                if sender.send(value).is_err() {
+                    break;
+                }
+            }
+        });
+        Agent {
+            process,
+            lines,
+            seen: Vec::new(),
+            stderr,
+        }
+    }
+
+    /// Waits for the first line that is wanted.
+    fn wait_for(&mut self, what: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no {what}; {}", self.story());
+            };
+            self.seen.push(line.clone());
+            if is_wanted(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends it as Ctrl-C does, and returns all that it has printed.
+    fn finish(mut self) -> Vec<Value> {
+        proc::signal(self.process.id(), libc::SIGINT).unwrap();
+        let status = proc::wait(&mut self.process, LIMIT).unwrap();
+        assert!(status.is_some(), "still there: {}", self.story());
+        self.seen.extend(self.lines.iter());
+        assert!(
+            self.seen
+                .last()
+                .is_some_and(|line| line["type"] == "stopped"),
+            "{}",
+            self.story()
+        );
+        std::mem::take(&mut self.seen)
+    }
+
+    fn story(&self) -> String {
+        let lines: Vec<String> = self.seen.iter().map(Value::to_string).collect();
+        let stderr = fs::read_to_string(&self.stderr).unwrap_or_default();
+        format!("printed:\n{}\nstderr:\n{stderr}", lines.join("\n"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = proc::end(&mut self.process, libc::SIGTERM, Duration::from_secs(10));
+    }
+}
+
+fn is_incident(line: &Value) -> bool {
+    line["schema"] == 1
+}
+
+/// Incidents by id, each as it was said last.
+fn last_incidents(lines: &[Value]) -> Vec<Value> {
+    let mut last: Vec<Value> = Vec::new();
+    for line in lines.iter().filter(|line| is_incident(line)) {
+        last.retain(|other| other["id"] != line["id"]);
+        last.push(line.clone());
+    }
+    last
+}
+
+fn failed_requests(disk: &FaultDisk) -> Vec<TruthRequest> {
+    let truth = disk.truth().unwrap();
+    let requests = truth.iter().filter_map(|entry| entry.as_request());
+    requests.filter(|r| r.errno != 0).cloned().collect()
+}
+
+/// Whether a request of the truth, failed with this errno, holds the sector.
+fn is_in_truth(truth: &[TruthRequest], sector: u64, errno: i32) -> bool {
+    truth.iter().any(|request| {
+        let end = request.sector + request.bytes / 512;
+        request.errno == errno && (request.sector..end).contains(&sector)
+    })
+}
+
+fn writer_config(lab: &Lab, disk: &FaultDisk) -> WriterConfig {
+    let log_dirs = vec![disk.mountpoint().join("kafka")];
+    WriterConfig::new(lab.dir().join("writer"), log_dirs)
+}
+
+fn is_broker_of(writer: &Writer) -> impl Fn(&Value) -> bool {
+    let pid = writer.pid();
+    move |line| line["type"] == "broker" && line["pid"] == pid
+}
+
+#[test]
+fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
+    binary();
+    let lab = lab();
+    let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let capture = lab.dir().join("capture.zst");
+    let mut writer = Writer::start(&lab, writer_config(&lab, &disk)).unwrap();
+    let mut agent = Agent::start(&lab, writer.pid(), &capture, 90);
+    let broker = agent.wait_for("broker", is_broker_of(&writer));
+    let server_log = writer.server_log();
+    assert_eq!(broker["log_file"], server_log.to_str().unwrap(), "{broker}");
+    writer.wait_for_flushes(20, LIMIT).unwrap();
+    let (first, last) = disk.data_sectors().unwrap();
+    let rule = Rule::on(RuleOp::Write).sectors(first, last);
+    disk.set_rules(&[rule.errno(libc::EIO)]).unwrap();
+    let incident = agent.wait_for("incident with a log line", |line| {
+        is_incident(line) && line["log_events"].as_array().is_some_and(|l| !l.is_empty())
+    });
+    let counts = writer.finish().unwrap();
+    disk.clear().unwrap();
+    assert_eq!(incident["verdict"], "CONFIRMED", "{incident}");
+    assert_eq!(incident["cause"], "device-error", "{incident}");
+    // The broker's line names the partition; the first victim is its file.
+    let log = fs::read_to_string(&server_log).unwrap();
+    let dir = disk.mountpoint().join("kafka");
+    let victim = incident["first_victim"]["path"].as_str().unwrap();
+    assert!(Path::new(victim).starts_with(&dir), "{incident}");
+    let line = incident["log_events"][0]["text"].as_str().unwrap();
+    assert!(
+        log.lines().any(|printed| printed == line),
+        "{line} in {log}"
+    );
+    let truth = failed_requests(&disk);
+    let requests = incident["requests"].as_array().unwrap();
+    assert!(!requests.is_empty(), "{incident}");
+    for request in requests.iter().filter(|r| r["errno"] == "EIO") {
+        let sector = request["sector"].as_u64().unwrap();
+        assert!(
+            is_in_truth(&truth, sector, libc::EIO),
+            "{request}: {truth:?}"
+        );
+    }
+    assert!(requests.iter().any(|r| r["errno"] == "EIO"), "{incident}");
+    let dev = disk.dev();
+    assert_eq!(requests[0]["dev"], format!("{}:{}", dev.0, dev.1));
+    // One cause on one disk: one incident, whatever number of lines it made.
+    let lines = agent.finish();
+    let incidents = last_incidents(&lines);
+    assert_eq!(incidents.len(), 1, "{incidents:#?}");
+    let failed = counts.of("fsync").failed + counts.of("msync").failed;
+    assert_eq!(incidents[0]["totals"]["syncs"], failed, "{incidents:#?}");
+    assert_eq!(incidents[0]["broker"]["pid"], writer.pid());
+    assert!(fs::metadata(&capture).unwrap().len() > 0);
+}
+
+#[test]
+fn a_failing_index_is_confirmed_and_is_no_directory_failure() {
+    binary();
+    let lab = lab();
+    let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let mut config = writer_config(&lab, &disk);
+    config.partitions = 1;
+    config.flushes_per_s = 5.0;
+    let mut writer = Writer::start(&lab, config).unwrap();
+    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
+    agent.wait_for("broker", is_broker_of(&writer));
+    writer.wait_for_flushes(5, LIMIT).unwrap();
+    let file = "kafka/orders-0/00000000000000000000.index";
+    let path = disk.mountpoint().join(file);
+    let (first, last) = disk.file_sectors(&path).unwrap()[0];
+    let rule = Rule::on(RuleOp::Write).sectors(first, last);
+    disk.set_rules(&[rule.errno(libc::EIO).count(1)]).unwrap();
+    let incident = agent.wait_for("incident with a log line", |line| {
+        is_incident(line) && line["log_events"].as_array().is_some_and(|l| !l.is_empty())
+    });
+    assert_eq!(incident["verdict"], "CONFIRMED", "{incident}");
+    assert_eq!(incident["cause"], "device-error", "{incident}");
+    assert_eq!(incident["first_victim"]["path"], path.to_str().unwrap());
+    assert_eq!(incident["first_victim"]["op"], "msync", "{incident}");
+    let kind = &incident["log_events"][0]["kind"];
+    assert_eq!(*kind, "process_append_error", "{incident}");
+    let sector = incident["requests"][0]["sector"].as_u64().unwrap();
+    let truth = failed_requests(&disk);
+    assert!(
+        is_in_truth(&truth, sector, libc::EIO),
+        "{incident}: {truth:?}"
+    );
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_held_flush_is_a_stall_and_prints_nothing_in_the_log() {
+    binary();
+    let lab = lab();
+    let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let mut writer = Writer::start(&lab, writer_config(&lab, &disk)).unwrap();
+    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
+    agent.wait_for("broker", is_broker_of(&writer));
+    writer.wait_for_flushes(20, LIMIT).unwrap();
+    let rule = Rule::on(RuleOp::Flush).delay_ms(3000).count(1);
+    disk.set_rules(&[rule]).unwrap();
+    let incident = agent.wait_for("stall", |line| {
+        is_incident(line) && line["verdict"] == "STALLED"
+    });
+    assert_eq!(incident["cause"], "device-stall", "{incident}");
+    let done = writer.flushes().unwrap();
+    writer.wait_for_flushes(done + 20, LIMIT).unwrap();
+    writer.finish().unwrap();
+    let log = fs::read_to_string(writer.server_log()).unwrap();
+    assert!(!log.contains("ERROR"), "{log}");
+    let lines = agent.finish();
+    let incidents = last_incidents(&lines);
+    assert_eq!(incidents.len(), 1, "{incidents:#?}");
+    assert_eq!(incidents[0]["verdict"], "STALLED", "{incidents:#?}");
+}
+
+#[test]
+fn a_bystander_on_a_failing_disk_is_no_incident_of_the_broker() {
+    binary();
+    let lab = lab();
+    let broken = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let healthy = FaultDisk::create(&lab, "b", 512 << 20, FsKind::Ext4).unwrap();
+    let mut writer = Writer::start(&lab, writer_config(&lab, &healthy)).unwrap();
+    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
+    agent.wait_for("broker", is_broker_of(&writer));
+    let file = broken.mountpoint().join("other");
+    let every = Duration::from_millis(50);
+    let mut bystander = Bystander::start(&lab, &file, every).unwrap();
+    let (first, last) = broken.data_sectors().unwrap();
+    let rule = Rule::on(RuleOp::Write).sectors(first, last);
+    broken.set_rules(&[rule.errno(libc::EIO)]).unwrap();
+    writer.wait_for_flushes(100, LIMIT).unwrap();
+    assert!(bystander.finish().unwrap().failed > 0);
+    writer.finish().unwrap();
+    let lines = agent.finish();
+    let incidents = last_incidents(&lines);
+    assert!(incidents.is_empty(), "{incidents:#?}");
+}

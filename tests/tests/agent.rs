@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp, TruthRequest};
 use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
-use fsyncscope_tests::writer::{Bystander, Writer, WriterConfig};
+use fsyncscope_tests::writer::{Bystander, ExtraSyncs, Writer, WriterConfig};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -294,4 +294,40 @@ fn a_bystander_on_a_failing_disk_is_no_incident_of_the_broker() {
     let lines = agent.finish();
     let incidents = last_incidents(&lines);
     assert!(incidents.is_empty(), "{incidents:#?}");
+}
+
+#[test]
+fn the_summary_counts_every_call_of_the_writer() {
+    binary();
+    let lab = lab();
+    let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let mut config = writer_config(&lab, &disk);
+    config.partitions = 50;
+    config.handlers = 2;
+    config.flushes_per_s = 0.0;
+    config.flushes = 2000;
+    config.checkpoint_ms = 300;
+    config.extra = ExtraSyncs {
+        fdatasync: 7,
+        sync_file_range: 5,
+        syncfs: 3,
+    };
+    let mut writer = Writer::start(&lab, config).unwrap();
+    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
+    agent.wait_for("broker", is_broker_of(&writer));
+    assert_eq!(writer.flushes().unwrap(), 0, "the hold was too short");
+    // It lives on, so that its end is not what makes the numbers differ.
+    let counts = writer.wait(LIMIT).unwrap();
+    let lines = agent.finish();
+    let summary = lines.iter().find(|line| line["type"] == "summary");
+    let rows = summary.unwrap()["rows"].as_array().unwrap();
+    let sum = |op: &str, field: &str| -> u64 {
+        let rows = rows.iter().filter(|row| row["op"] == op);
+        rows.map(|row| row[field].as_u64().unwrap()).sum()
+    };
+    for (op, calls) in &counts.ops {
+        assert_eq!(sum(op, "count"), calls.total(), "{op}: {rows:#?}");
+        assert_eq!(sum(op, "errors"), calls.failed, "{op}: {rows:#?}");
+    }
+    assert_eq!(counts.ops.len(), 5, "{counts:?}");
 }

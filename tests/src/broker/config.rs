@@ -1,169 +1,80 @@
-//! The files that a stock broker reads: server.properties, and the logging
-//! configuration as the distribution ships it (log4j.properties to 3.x,
-//! log4j2.yaml from 4.0). Pure: settings in, text out.
+//! What broker to run. In: a caller's wishes. Out: plain settings, which
+//! `files` renders and `Broker::start` obeys. Nothing is read or made here.
 
-use super::{BrokerConfig, KafkaVersion};
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// The ports of one broker.
+use super::KafkaVersion;
+
+/// What broker to run.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Which Kafka.
+    pub version: KafkaVersion,
+    /// `log.dirs`; made if they are not there.
+    pub log_dirs: Vec<PathBuf>,
+    /// `metadata.log.dir`.
+    pub meta_dir: PathBuf,
+    /// Where server.log goes (`kafka.logs.dir`).
+    pub app_log_dir: PathBuf,
+    /// Where its configuration and the outputs of the tools go.
+    pub work_dir: PathBuf,
+    /// `node.id`.
+    pub node_id: u32,
+    /// The cluster's id, 22 characters of base64.
+    pub cluster_id: String,
+    /// Further lines of server.properties.
+    pub properties: Vec<(String, String)>,
+    /// The JVM's heap.
+    pub heap: String,
+    /// How long it may take to start.
+    pub start_limit: Duration,
+}
+
+/// When the broker flushes the partitions of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ports {
-    /// Where clients connect.
-    pub(super) plaintext: u16,
-    /// Where the controller listens.
-    pub(super) controller: u16,
+pub enum Flush {
+    /// At a roll and at the end only, as most clusters do.
+    Default,
+    /// Each batch, in the request handler, before it is acknowledged.
+    EveryMessage,
+    /// Every second, by the scheduler.
+    EverySecond,
 }
 
-pub(super) fn render_server_properties(config: &BrokerConfig, ports: Ports) -> String {
-    let Ports {
-        plaintext,
-        controller,
-    } = ports;
-    let node_id = config.node_id;
-    let log_dirs: Vec<_> = config
-        .log_dirs
-        .iter()
-        .map(|dir| dir.display().to_string())
-        .collect();
-    let mut text = format!(
-        "process.roles=broker,controller\n\
-         node.id={node_id}\n\
-         controller.quorum.voters={node_id}@127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{plaintext},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{plaintext}\n\
-         controller.listener.names=CONTROLLER\n\
-         inter.broker.listener.name=PLAINTEXT\n\
-         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
-         log.dirs={}\n\
-         metadata.log.dir={}\n\
-         num.partitions=1\n\
-         offsets.topic.replication.factor=1\n\
-         transaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\n\
-         group.initial.rebalance.delay.ms=0\n",
-        log_dirs.join(","),
-        config.meta_dir.display(),
-    );
-    for (key, value) in &config.properties {
-        text += &format!("{key}={value}\n");
+impl BrokerConfig {
+    /// Node 1 with all directories below this one, and no log.dirs yet.
+    pub fn new(version: KafkaVersion, work_dir: PathBuf) -> Self {
+        BrokerConfig {
+            version,
+            log_dirs: Vec::new(),
+            meta_dir: work_dir.join("meta"),
+            app_log_dir: work_dir.join("logs"),
+            work_dir,
+            node_id: 1,
+            cluster_id: "bGFiLWZzeW5jc2NvcGUtMQ".to_owned(),
+            properties: Vec::new(),
+            heap: "256m".to_owned(),
+            start_limit: Duration::from_secs(60),
+        }
     }
-    text
-}
 
-/// The file name, the system property that names it, and the text.
-pub(super) fn render_logging(version: KafkaVersion) -> (&'static str, &'static str, String) {
-    match version {
-        KafkaVersion::V3_9 => ("log4j.properties", "log4j.configuration", render_log4j()),
-        KafkaVersion::V4_3 => ("log4j2.yaml", "log4j2.configurationFile", render_log4j2()),
+    /// Adds a line of server.properties.
+    pub fn property(mut self, key: &str, value: &str) -> Self {
+        self.properties.push((key.to_owned(), value.to_owned()));
+        self
     }
-}
 
-const ROLLED: [(&str, &str); 4] = [
-    ("kafkaAppender", "server.log"),
-    ("stateChangeAppender", "state-change.log"),
-    ("cleanerAppender", "log-cleaner.log"),
-    ("controllerAppender", "controller.log"),
-];
-
-fn render_log4j() -> String {
-    let mut text = String::from(
-        "log4j.rootLogger=INFO, stdout, kafkaAppender\n\n\
-         log4j.appender.stdout=org.apache.log4j.ConsoleAppender\n\
-         log4j.appender.stdout.layout=org.apache.log4j.PatternLayout\n\
-         log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n\n\n",
-    );
-    for (appender, file) in ROLLED {
-        let head = format!("log4j.appender.{appender}");
-        text += &format!(
-            "{head}=org.apache.log4j.DailyRollingFileAppender\n\
-             {head}.DatePattern='.'yyyy-MM-dd-HH\n\
-             {head}.File=${{kafka.logs.dir}}/{file}\n\
-             {head}.layout=org.apache.log4j.PatternLayout\n\
-             {head}.layout.ConversionPattern=[%d] %p %m (%c)%n\n\n"
-        );
-    }
-    text + "log4j.logger.kafka=INFO\n\
-            log4j.logger.org.apache.kafka=INFO\n\
-            log4j.logger.org.apache.kafka.controller=INFO, controllerAppender\n\
-            log4j.additivity.org.apache.kafka.controller=true\n\
-            log4j.logger.kafka.log.LogCleaner=INFO, cleanerAppender\n\
-            log4j.additivity.kafka.log.LogCleaner=false\n\
-            log4j.logger.state.change.logger=INFO, stateChangeAppender\n\
-            log4j.additivity.state.change.logger=false\n"
-}
-
-fn render_log4j2() -> String {
-    let mut text = String::from(
-        "Configuration:\n\
-         \x20 Properties:\n\
-         \x20   Property:\n\
-         \x20     - name: \"kafka.logs.dir\"\n\
-         \x20       value: \".\"\n\
-         \x20     - name: \"logPattern\"\n\
-         \x20       value: \"[%d] %p %m (%c)%n\"\n\
-         \x20 Appenders:\n\
-         \x20   Console:\n\
-         \x20     name: STDOUT\n\
-         \x20     PatternLayout:\n\
-         \x20       pattern: \"${logPattern}\"\n\
-         \x20   RollingFile:\n",
-    );
-    for (appender, file) in ROLLED {
-        let name = appender[..1].to_uppercase() + &appender[1..];
-        text += &format!(
-            "\x20     - name: {name}\n\
-             \x20       fileName: \"${{sys:kafka.logs.dir}}/{file}\"\n\
-             \x20       filePattern: \"${{sys:kafka.logs.dir}}/{file}.%d{{yyyy-MM-dd-HH}}\"\n\
-             \x20       PatternLayout:\n\
-             \x20         pattern: \"${{logPattern}}\"\n\
-             \x20       TimeBasedTriggeringPolicy:\n\
-             \x20         modulate: true\n\
-             \x20         interval: 1\n"
-        );
-    }
-    text + "\x20 Loggers:\n\
-            \x20   Root:\n\
-            \x20     level: INFO\n\
-            \x20     AppenderRef:\n\
-            \x20       - ref: STDOUT\n\
-            \x20       - ref: KafkaAppender\n\
-            \x20   Logger:\n\
-            \x20     - name: kafka\n\
-            \x20       level: INFO\n\
-            \x20     - name: org.apache.kafka\n\
-            \x20       level: INFO\n\
-            \x20     - name: org.apache.kafka.controller\n\
-            \x20       level: INFO\n\
-            \x20       additivity: true\n\
-            \x20       AppenderRef:\n\
-            \x20         ref: ControllerAppender\n\
-            \x20     - name: org.apache.kafka.storage.internals.log.LogCleaner\n\
-            \x20       level: INFO\n\
-            \x20       additivity: false\n\
-            \x20       AppenderRef:\n\
-            \x20         ref: CleanerAppender\n\
-            \x20     - name: state.change.logger\n\
-            \x20       level: INFO\n\
-            \x20       additivity: false\n\
-            \x20       AppenderRef:\n\
-            \x20         ref: StateChangeAppender\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn properties_name_all_log_dirs_and_the_extras() {
-        let mut config = BrokerConfig::new(KafkaVersion::V3_9, "/w".into());
-        config.log_dirs = vec!["/a".into(), "/b".into()];
-        config.properties = vec![("log.flush.interval.messages".into(), "1".into())];
-        let ports = Ports {
-            plaintext: 9,
-            controller: 10,
-        };
-        let text = render_server_properties(&config, ports);
-        assert!(text.contains("log.dirs=/a,/b\n"));
-        assert!(text.contains("log.flush.interval.messages=1\n"));
-        assert!(text.contains("controller.quorum.voters=1@127.0.0.1:10\n"));
+    /// Adds the lines of a flush policy.
+    pub fn flush(self, flush: Flush) -> Self {
+        match flush {
+            Flush::Default => self,
+            Flush::EveryMessage => self.property("log.flush.interval.messages", "1"),
+            Flush::EverySecond => self
+                .property("log.flush.interval.ms", "1000")
+                .property("log.flush.scheduler.interval.ms", "1000")
+                // Otherwise the first flush comes 30 s after the start.
+                .property("log.initial.task.delay.ms", "500"),
+        }
     }
 }

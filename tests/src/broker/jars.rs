@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use super::BrokerError;
 
-/// Environment variable that names the cache, instead of `~/.cache/fsyncscope`.
+/// Environment variable that names the cache; see [`cache_dir`].
 pub const CACHE_VARIABLE: &str = "FSYNCSCOPE_CACHE";
 
 /// The Kafka versions that the lab runs.
@@ -70,12 +70,17 @@ impl KafkaVersion {
     }
 }
 
-/// The cache: `$FSYNCSCOPE_CACHE`, else `~/.cache/fsyncscope`.
+/// The cache: `$FSYNCSCOPE_CACHE`, else `fsyncscope` in `$XDG_CACHE_HOME`, else
+/// in `~/.cache`.
 pub fn cache_dir() -> anyhow::Result<PathBuf> {
-    if let Some(dir) = env::var_os(CACHE_VARIABLE).filter(|dir| !dir.is_empty()) {
+    let set = |name| env::var_os(name).filter(|dir| !dir.is_empty());
+    if let Some(dir) = set(CACHE_VARIABLE) {
         return Ok(PathBuf::from(dir));
     }
-    let home = env::var_os("HOME").context("find the cache: HOME is not set")?;
+    if let Some(dir) = set("XDG_CACHE_HOME") {
+        return Ok(PathBuf::from(dir).join("fsyncscope"));
+    }
+    let home = set("HOME").context("find the cache: HOME is not set")?;
     Ok(PathBuf::from(home).join(".cache/fsyncscope"))
 }
 
@@ -115,7 +120,7 @@ fn download(version: KafkaVersion, dir: &Path) -> anyhow::Result<()> {
         dir.display()
     );
     let status = Command::new("mvn")
-        .args(["-q", "-B", "-f"])
+        .args(["-q", "-B", "-Dstyle.color=never", "-f"])
         .arg(&pom)
         .arg("dependency:copy-dependencies")
         .arg(format!("-DoutputDirectory={}", dir.display()))

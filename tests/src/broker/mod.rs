@@ -2,11 +2,14 @@
 //! run as the distribution's scripts run it, so that whoever looks for brokers
 //! on this host finds it the way a production one is found.
 //!
-//! `jars` fetches, `config` renders its files, `tools` are Kafka's own
-//! commands, [`Broker`] is the process.
+//! `config` says what to run, `files` renders what it reads, `jars` fetches,
+//! `tools` are Kafka's own commands, `noise` makes it log a client's text,
+//! [`Broker`] is the process.
 
 mod config;
+mod files;
 mod jars;
+mod noise;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -22,12 +25,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+pub use config::{BrokerConfig, Flush};
 pub use jars::{CACHE_VARIABLE, KafkaVersion, cache_dir, ensure as ensure_jars, find_program};
+pub use noise::LOOKALIKE;
 pub use tools::{ProduceConfig, Producer};
 
 use crate::lab::Lab;
 use crate::proc;
-use config::Ports;
+use files::Ports;
 
 /// Why there is no broker. The first three are a machine that cannot run one,
 /// where a caller may fall back to the built-in writer.
@@ -47,56 +52,7 @@ pub enum BrokerError {
     Other(#[from] anyhow::Error),
 }
 
-/// What broker to run.
-#[derive(Clone, Debug)]
-pub struct BrokerConfig {
-    /// Which Kafka.
-    pub version: KafkaVersion,
-    /// `log.dirs`; made if they are not there.
-    pub log_dirs: Vec<PathBuf>,
-    /// `metadata.log.dir`.
-    pub meta_dir: PathBuf,
-    /// Where server.log goes (`kafka.logs.dir`).
-    pub app_log_dir: PathBuf,
-    /// Where its configuration and the outputs of the tools go.
-    pub work_dir: PathBuf,
-    /// `node.id`.
-    pub node_id: u32,
-    /// The cluster's id, 22 characters of base64.
-    pub cluster_id: String,
-    /// Further lines of server.properties.
-    pub properties: Vec<(String, String)>,
-    /// The JVM's heap.
-    pub heap: String,
-    /// How long it may take to start.
-    pub start_limit: Duration,
-}
-
-impl BrokerConfig {
-    /// Node 1 with all directories below this one, and no log.dirs yet.
-    pub fn new(version: KafkaVersion, work_dir: PathBuf) -> Self {
-        BrokerConfig {
-            version,
-            log_dirs: Vec::new(),
-            meta_dir: work_dir.join("meta"),
-            app_log_dir: work_dir.join("logs"),
-            work_dir,
-            node_id: 1,
-            cluster_id: "bGFiLWZzeW5jc2NvcGUtMQ".to_owned(),
-            properties: Vec::new(),
-            heap: "256m".to_owned(),
-            start_limit: Duration::from_secs(90),
-        }
-    }
-
-    /// Adds a line of server.properties.
-    pub fn property(mut self, key: &str, value: &str) -> Self {
-        self.properties.push((key.to_owned(), value.to_owned()));
-        self
-    }
-}
-
-/// A running broker, killed when dropped.
+/// A running broker, ended when dropped.
 #[derive(Debug)]
 pub struct Broker {
     config: BrokerConfig,
@@ -134,9 +90,9 @@ impl Broker {
         let properties = self.properties_path();
         fs::write(
             &properties,
-            config::render_server_properties(config, self.ports),
+            files::render_server_properties(config, self.ports),
         )?;
-        let (file, _, text) = config::render_logging(config.version);
+        let (file, _, text) = files::render_logging(config.version);
         fs::write(config.work_dir.join(file), text)?;
         self.format_storage(&properties)
     }
@@ -160,13 +116,16 @@ impl Broker {
             "-Djava.awt.headless=true",
         ]);
         command.arg(format!("-Dkafka.logs.dir={}", config.app_log_dir.display()));
-        let (file, property, _) = config::render_logging(config.version);
+        let (file, property, _) = files::render_logging(config.version);
         let logging = config.work_dir.join(file);
         command.arg(format!("-D{property}=file:{}", logging.display()));
         command.arg("-cp").arg(&self.class_path);
         command.arg("kafka.Kafka").arg(self.properties_path());
-        let console = config.work_dir.join("kafkaServer.out");
-        let console = OpenOptions::new().create(true).append(true).open(console)?;
+        let console = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.console_path())
+            .context("open the broker's console log")?;
         command
             .process_group(0)
             .current_dir(&config.work_dir)
@@ -191,15 +150,15 @@ impl Broker {
                 None => None,
             };
             if exited.is_some() || Instant::now() > until {
-                let console = self.config.work_dir.join("kafkaServer.out");
-                let console = fs::read_to_string(console).unwrap_or_default();
-                let tail: Vec<&str> = console.lines().rev().take(15).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
                 let how = match exited {
                     Some(status) => format!("ended with {status}"),
                     None => format!("not up after {limit:?}"),
                 };
-                anyhow::bail!("start the broker: {how}\n{}", tail.join("\n"));
+                self.kill9()?;
+                // What fails before logging is set up is on the console only.
+                let console = fs::read_to_string(self.console_path()).unwrap_or_default();
+                let text = if text.is_empty() { console } else { text };
+                anyhow::bail!("start the broker: {how}\n{}", last_lines(&text, 15));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -236,6 +195,10 @@ impl Broker {
         self.config.work_dir.join("server.properties")
     }
 
+    fn console_path(&self) -> PathBuf {
+        self.config.work_dir.join("kafkaServer.out")
+    }
+
     /// Where its configuration and the outputs of the tools are.
     pub fn work_dir(&self) -> &Path {
         &self.config.work_dir
@@ -245,6 +208,14 @@ impl Broker {
     /// ask while a log.dir hangs.
     pub fn partition_dirs(&self) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         read_partition_dirs(&self.config.log_dirs)
+    }
+
+    /// The directory of a partition (`orders-0`), found in the `log.dirs`: its
+    /// parent is the log.dir. Do not ask while a log.dir hangs.
+    pub fn partition_dir(&self, topic_partition: &str) -> Option<PathBuf> {
+        let dirs = self.config.log_dirs.iter();
+        dirs.map(|dir| dir.join(topic_partition))
+            .find(|dir| dir.is_dir())
     }
 
     /// Kills it, as a crash would.
@@ -274,7 +245,8 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Err(err) = self.kill9() {
+        // Short: with a dead or held disk an orderly stop does not come.
+        if let Err(err) = self.end(libc::SIGTERM, Duration::from_secs(3)) {
             eprintln!("broker {}: {err:#}", self.config.node_id);
         }
     }
@@ -295,6 +267,11 @@ pub fn read_partition_dirs(log_dirs: &[PathBuf]) -> anyhow::Result<BTreeMap<Stri
         }
     }
     Ok(found)
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// The part of a file behind an offset, as text.

@@ -1,15 +1,19 @@
 //! Kafka's own command-line tools, run from the same jars: topics, log
 //! directories, a steady producer. Each is a short-lived JVM.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::Broker;
 use crate::proc;
+
+/// A tool gives up on a broker that does not answer after a minute.
+const TOOL_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a producer is to do.
 #[derive(Clone, Debug)]
@@ -67,6 +71,31 @@ impl Drop for Producer {
 }
 
 impl Broker {
+    /// Runs a tool to its end, as a child that goes with this process and has
+    /// a limit, which `proc::run` does not; returns its standard output.
+    fn run_tool(&self, mut command: Command, name: &str) -> anyhow::Result<String> {
+        let (out, err) = (
+            self.work_dir().join(format!("{name}.out")),
+            self.work_dir().join(format!("{name}.err")),
+        );
+        let create =
+            |path: &Path| File::create(path).with_context(|| format!("create {}", path.display()));
+        command.stdout(create(&out)?).stderr(create(&err)?);
+        let mut child = proc::spawn(command).with_context(|| format!("run {name}"))?;
+        let status = proc::wait(&mut child, TOOL_LIMIT)?;
+        if status.is_none() {
+            proc::end(&mut child, libc::SIGKILL, Duration::ZERO)?;
+        }
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        match status {
+            Some(status) if status.success() => Ok(read(&out)),
+            Some(status) => {
+                anyhow::bail!("run {name}: {status}: {}{}", read(&out), read(&err))
+            }
+            None => anyhow::bail!("run {name}: no end after {TOOL_LIMIT:?}"),
+        }
+    }
+
     fn tool(&self, class: &str) -> Command {
         let mut command = self.java();
         // Small and quick to start: nothing here runs for long.
@@ -76,15 +105,39 @@ impl Broker {
         command
     }
 
-    /// Makes a topic, unreplicated.
+    /// Makes a topic, unreplicated, with the broker's settings; returns when each
+    /// of its partitions is in a log.dir.
     pub fn create_topic(&self, topic: &str, partitions: u32) -> anyhow::Result<()> {
+        self.create_topic_with(topic, partitions, &[])
+    }
+
+    /// The same with settings of its own (`flush.ms` and so on).
+    pub fn create_topic_with(
+        &self,
+        topic: &str,
+        partitions: u32,
+        configs: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         let mut command = self.tool("org.apache.kafka.tools.TopicCommand");
         command.args(["--bootstrap-server", &self.bootstrap()]);
         command.args(["--create", "--topic", topic, "--replication-factor", "1"]);
         command.args(["--partitions", &partitions.to_string()]);
-        proc::run(&mut command)
-            .map(|_| ())
-            .with_context(|| format!("create topic {topic}"))
+        for (key, value) in configs {
+            command.args(["--config", &format!("{key}={value}")]);
+        }
+        self.run_tool(command, "kafka-topics")
+            .with_context(|| format!("create topic {topic}"))?;
+        // The controller answers before the broker has made the directories.
+        let until = Instant::now() + Duration::from_secs(20);
+        let is_made = |number| self.partition_dir(&format!("{topic}-{number}")).is_some();
+        while !(0..partitions).all(is_made) {
+            anyhow::ensure!(
+                Instant::now() < until,
+                "create topic {topic}: not all of its partitions have a directory"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Starts a producer in the background.
@@ -112,7 +165,7 @@ impl Broker {
     pub fn log_dirs_describe(&self) -> anyhow::Result<serde_json::Value> {
         let mut command = self.tool("org.apache.kafka.tools.LogDirsCommand");
         command.args(["--bootstrap-server", &self.bootstrap(), "--describe"]);
-        let text = proc::run(&mut command)?;
+        let text = self.run_tool(command, "kafka-log-dirs")?;
         let json = text
             .lines()
             .find(|line| line.starts_with('{'))
@@ -123,14 +176,10 @@ impl Broker {
     /// Formats the log directories for KRaft.
     pub(super) fn format_storage(&self, properties: &Path) -> anyhow::Result<()> {
         let mut command = self.tool("kafka.tools.StorageTool");
-        command.args([
-            "format",
-            "--ignore-formatted",
-            "-t",
-            &self.config().cluster_id,
-        ]);
+        let cluster_id = &self.config().cluster_id;
+        command.args(["format", "--ignore-formatted", "-t", cluster_id]);
         command.arg("-c").arg(properties);
-        proc::run(&mut command)
+        self.run_tool(command, "kafka-storage")
             .map(|_| ())
             .context("format storage")
     }

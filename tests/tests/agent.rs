@@ -152,6 +152,14 @@ fn writer_config(lab: &Lab, disk: &FaultDisk) -> WriterConfig {
     WriterConfig::new(lab.dir().join("writer"), log_dirs)
 }
 
+/// Makes the writes of all file data fail. To be asked for on an idle disk: the
+/// superblock is read beside the kernel, whose copy it may catch half changed.
+fn fail_data(disk: &FaultDisk) -> Rule {
+    let (first, last) = disk.data_sectors().unwrap();
+    let rule = Rule::on(RuleOp::Write).sectors(first, last);
+    rule.errno(libc::EIO)
+}
+
 fn is_broker_of(writer: &Writer) -> impl Fn(&Value) -> bool {
     let pid = writer.pid();
     move |line| line["type"] == "broker" && line["pid"] == pid
@@ -162,6 +170,7 @@ fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
     binary();
     let lab = lab();
     let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let rule = fail_data(&disk);
     let capture = lab.dir().join("capture.zst");
     let mut writer = Writer::start(&lab, writer_config(&lab, &disk)).unwrap();
     let mut agent = Agent::start(&lab, writer.pid(), &capture, 90);
@@ -169,9 +178,7 @@ fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
     let server_log = writer.server_log();
     assert_eq!(broker["log_file"], server_log.to_str().unwrap(), "{broker}");
     writer.wait_for_flushes(20, LIMIT).unwrap();
-    let (first, last) = disk.data_sectors().unwrap();
-    let rule = Rule::on(RuleOp::Write).sectors(first, last);
-    disk.set_rules(&[rule.errno(libc::EIO)]).unwrap();
+    disk.set_rules(&[rule]).unwrap();
     let incident = agent.wait_for("incident with a log line", |line| {
         is_incident(line) && line["log_events"].as_array().is_some_and(|l| !l.is_empty())
     });
@@ -278,6 +285,7 @@ fn a_bystander_on_a_failing_disk_is_no_incident_of_the_broker() {
     binary();
     let lab = lab();
     let broken = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
+    let rule = fail_data(&broken);
     let healthy = FaultDisk::create(&lab, "b", 512 << 20, FsKind::Ext4).unwrap();
     let mut writer = Writer::start(&lab, writer_config(&lab, &healthy)).unwrap();
     let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
@@ -285,9 +293,7 @@ fn a_bystander_on_a_failing_disk_is_no_incident_of_the_broker() {
     let file = broken.mountpoint().join("other");
     let every = Duration::from_millis(50);
     let mut bystander = Bystander::start(&lab, &file, every).unwrap();
-    let (first, last) = broken.data_sectors().unwrap();
-    let rule = Rule::on(RuleOp::Write).sectors(first, last);
-    broken.set_rules(&[rule.errno(libc::EIO)]).unwrap();
+    broken.set_rules(&[rule]).unwrap();
     writer.wait_for_flushes(100, LIMIT).unwrap();
     assert!(bystander.finish().unwrap().failed > 0);
     writer.finish().unwrap();

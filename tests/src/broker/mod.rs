@@ -132,16 +132,18 @@ impl Broker {
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console);
-        let log_bytes = fs::metadata(self.server_log()).map_or(0, |meta| meta.len());
+        let console_bytes = fs::metadata(self.console_path()).map_or(0, |meta| meta.len());
         self.process = Some(proc::spawn(command).context("start the broker")?);
-        self.wait_until_up(log_bytes)
+        self.wait_until_up(console_bytes)
     }
 
-    fn wait_until_up(&mut self, log_bytes: u64) -> anyhow::Result<()> {
+    /// Reads the console, which has all lines of server.log: that one is rolled
+    /// at each full hour, and an offset into it then means nothing.
+    fn wait_until_up(&mut self, console_bytes: u64) -> anyhow::Result<()> {
         let limit = self.config.start_limit;
         let until = Instant::now() + limit;
         loop {
-            let text = read_from(&self.server_log(), log_bytes).unwrap_or_default();
+            let text = read_from(&self.console_path(), console_bytes).unwrap_or_default();
             if text.contains("Kafka Server started (") {
                 return Ok(());
             }
@@ -155,9 +157,6 @@ impl Broker {
                     None => format!("not up after {limit:?}"),
                 };
                 self.kill9()?;
-                // What fails before logging is set up is on the console only.
-                let console = fs::read_to_string(self.console_path()).unwrap_or_default();
-                let text = if text.is_empty() { console } else { text };
                 anyhow::bail!("start the broker: {how}\n{}", last_lines(&text, 15));
             }
             thread::sleep(Duration::from_millis(50));

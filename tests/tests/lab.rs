@@ -1,6 +1,7 @@
 //! The lab against itself, as root: a rule's error reaches fsync, a held
 //! request takes its time and keeps no other waiting, and nothing is left
 //! behind, not even after the owner was killed.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are tests, too")]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};

@@ -6,8 +6,8 @@
 //!
 //! Limits, which are those of loop over FUSE and like those of a real disk
 //! whose cache flush is not queued: reads and writes are held independently of
-//! each other, but while a *flush* is held, writes behind it wait in the
-//! kernel and reach the server after it.
+//! each other, but while a *flush* is held, reads and writes behind it wait in
+//! the kernel (the loop worker and the inode lock) and reach the server after.
 
 pub mod control;
 pub mod device;

@@ -119,17 +119,29 @@ pub struct Export {
 
 /// `100ms`, `1s`, `2m`, `1.5s`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| format!("'{text}' is no time; write it like 100ms, 1s or 2m"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("'{text}' is no time; write it like 100ms, 1s or 2m"))?;
     let seconds = match unit.trim() {
         "us" => number / 1e6,
         "ms" => number / 1e3,
         "s" => number,
         "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
-        "" => return Err(format!("'{text}' has no unit; write it like 100ms, 1s or 2m")),
-        other => return Err(format!("'{other}' is no unit of time; use us, ms, s, m or h")),
+        "" => {
+            return Err(format!(
+                "'{text}' has no unit; write it like 100ms, 1s or 2m"
+            ));
+        }
+        other => {
+            return Err(format!(
+                "'{other}' is no unit of time; use us, ms, s, m or h"
+            ));
+        }
     };
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("'{text}': {error}"))
 }

@@ -39,7 +39,11 @@ impl Config {
             bail!("--slow 0 would print every sync; the least is 1us");
         }
         if stall_ns < slow_ns {
-            bail!("--stall {:?} is below --slow {:?}: a finding must be slow first", targets.stall, targets.slow);
+            bail!(
+                "--stall {:?} is below --slow {:?}: a finding must be slow first",
+                targets.stall,
+                targets.slow
+            );
         }
         Ok(Config {
             slow_ns,

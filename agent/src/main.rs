@@ -15,7 +15,9 @@ use fsyncscope::{
 const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     match words.get(1).map(String::as_str) {
         Some(HELPER_COMMAND) => return exit(helper_main(&words[2..])),
         Some(run::selfprobe::PROBE_COMMAND) => return exit(run::selfprobe::probe_main()),
@@ -38,7 +40,11 @@ fn exit(code: i32) -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     let config = |targets| Config::new(targets, &cli.common.log_level, &cli.common.avoid_form);
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+    };
     match &cli.command {
         Command::Watch(options) => match &options.from {
             Some(path) => run::replay::replay(options, path),
@@ -51,7 +57,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
                 code
             }
         },
-        Command::Check(options) => run::check::check(options, &Config::for_check(&cli.common.log_level, &cli.common.avoid_form)),
+        Command::Check(options) => run::check::check(
+            options,
+            &Config::for_check(&cli.common.log_level, &cli.common.avoid_form),
+        ),
         Command::Export(options) => {
             let config = config(&options.targets)?;
             let runtime = runtime()?;

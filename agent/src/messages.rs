@@ -13,7 +13,11 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         // Crates below us are chatty at debug; only ours are asked for.
         if self.enabled(record.metadata()) && record.target().starts_with("fsyncscope") {
-            eprintln!("{}: {}", record.level().as_str().to_ascii_lowercase(), record.args());
+            eprintln!(
+                "{}: {}",
+                record.level().as_str().to_ascii_lowercase(),
+                record.args()
+            );
         }
     }
 

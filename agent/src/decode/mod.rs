@@ -15,7 +15,9 @@ use fsyncscope_abi::{
 };
 use thiserror::Error;
 
-use crate::event::{Counters, Event, FileId, InFlightRequest, RequestEvent, SyncEvent, WbErrEvent, WbTellEvent};
+use crate::event::{
+    Counters, Event, FileId, InFlightRequest, RequestEvent, SyncEvent, WbErrEvent, WbTellEvent,
+};
 
 pub use words::{errno_name, flag_words, req_op_name, status_words, sync_op_name};
 
@@ -63,7 +65,11 @@ fn read<T: Copy>(bytes: &[u8]) -> Result<T, DecodeError> {
     // SAFETY: the length was checked; every T used here is #[repr(C)] and made
     // of integers, for which any bytes are valid.
     unsafe {
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast::<u8>(), size_of::<T>());
+        std::ptr::copy_nonoverlapping(
+            bytes.as_ptr(),
+            value.as_mut_ptr().cast::<u8>(),
+            size_of::<T>(),
+        );
         Ok(value.assume_init())
     }
 }
@@ -80,7 +86,10 @@ pub fn decode_record(bytes: &[u8], masks: FlagMasks) -> Result<Event, DecodeErro
     }
     match header.kind {
         kind::SYNC => Ok(Event::Sync(sync_event(&read::<SyncRecord>(bytes)?))),
-        kind::REQUEST => Ok(Event::Request(request_event(&read::<RequestRecord>(bytes)?, masks))),
+        kind::REQUEST => Ok(Event::Request(request_event(
+            &read::<RequestRecord>(bytes)?,
+            masks,
+        ))),
         kind::WB_ERR => Ok(Event::WbErr(wb_err_event(&read::<WbErrRecord>(bytes)?))),
         kind::WB_TELL => Ok(Event::WbTell(wb_tell_event(&read::<WbTellRecord>(bytes)?))),
         other => Err(DecodeError::Kind(other)),
@@ -88,7 +97,13 @@ pub fn decode_record(bytes: &[u8], masks: FlagMasks) -> Result<Event, DecodeErro
 }
 
 /// A sync still in flight, from its map value; `now_ns` stands for its exit.
-pub fn decode_in_flight(state: &SyncState, names: Option<&Names>, comm: &str, delta: Counters, now_ns: u64) -> SyncEvent {
+pub fn decode_in_flight(
+    state: &SyncState,
+    names: Option<&Names>,
+    comm: &str,
+    delta: Counters,
+    now_ns: u64,
+) -> SyncEvent {
     SyncEvent {
         comm: comm.to_owned(),
         exit_ns: now_ns,
@@ -107,7 +122,11 @@ pub fn decode_outstanding(rq: u64, state: &fsyncscope_abi::block::RqState) -> In
         dev: state.dev,
         op: req_op_name(op),
         sector: (op != req_op::FLUSH).then_some(state.sector),
-        nr_bytes: if op == req_op::FLUSH { 0 } else { state.nr_bytes },
+        nr_bytes: if op == req_op::FLUSH {
+            0
+        } else {
+            state.nr_bytes
+        },
         issue_ns: state.issue_ns,
     }
 }
@@ -212,7 +231,12 @@ pub fn counters(c: &InodeCounters) -> Counters {
 
 /// Names up to the first empty one; a file system's root is called "/".
 fn decode_names(names: &Names) -> Vec<String> {
-    names.part.iter().map(|part| text(part)).take_while(|name| !name.is_empty() && name != "/").collect()
+    names
+        .part
+        .iter()
+        .map(|part| text(part))
+        .take_while(|name| !name.is_empty() && name != "/")
+        .collect()
 }
 
 /// Bytes up to the first NUL.
@@ -229,16 +253,29 @@ mod tests {
 
     fn bytes_of<T>(value: &T) -> Vec<u8> {
         // SAFETY: plain #[repr(C)] structs of integers without hidden padding.
-        unsafe { std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) }.to_vec()
+        unsafe { std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) }
+            .to_vec()
     }
 
     fn sync_record() -> SyncRecord {
-        let mut names = Names { part: [[0; 128]; 4] };
+        let mut names = Names {
+            part: [[0; 128]; 4],
+        };
         names.part[0][..5].copy_from_slice(b"0.log");
         names.part[1][..8].copy_from_slice(b"orders-0");
         SyncRecord {
-            header: RecordHeader { kind: kind::SYNC, version: ABI_VERSION, size: 0, ktime_ns: 9 },
-            state: SyncState { enter_ns: 5, pid_tgid: 7 << 32 | 8, op: op::FSYNC, ..SyncState::default() },
+            header: RecordHeader {
+                kind: kind::SYNC,
+                version: ABI_VERSION,
+                size: 0,
+                ktime_ns: 9,
+            },
+            state: SyncState {
+                enter_ns: 5,
+                pid_tgid: 7 << 32 | 8,
+                op: op::FSYNC,
+                ..SyncState::default()
+            },
             exit_ns: 9,
             ret: -5,
             delta: InodeCounters::default(),
@@ -249,10 +286,14 @@ mod tests {
 
     #[test]
     fn a_sync_record_decodes_to_its_words() {
-        let Ok(Event::Sync(sync)) = decode_record(&bytes_of(&sync_record()), FlagMasks::default()) else {
+        let Ok(Event::Sync(sync)) = decode_record(&bytes_of(&sync_record()), FlagMasks::default())
+        else {
             panic!("no sync");
         };
-        assert_eq!((sync.op.as_str(), sync.pid, sync.tid, sync.ret), ("fsync", 7, 8, -5));
+        assert_eq!(
+            (sync.op.as_str(), sync.pid, sync.tid, sync.ret),
+            ("fsync", 7, 8, -5)
+        );
         assert_eq!(sync.names, ["0.log", "orders-0"]);
         assert_eq!(sync.comm, "kafka-scheduler");
     }
@@ -262,7 +303,10 @@ mod tests {
         let bytes = bytes_of(&sync_record());
         for len in 0..bytes.len() {
             assert!(
-                matches!(decode_record(&bytes[..len], FlagMasks::default()), Err(DecodeError::Short { .. })),
+                matches!(
+                    decode_record(&bytes[..len], FlagMasks::default()),
+                    Err(DecodeError::Short { .. })
+                ),
                 "{len} bytes"
             );
         }
@@ -274,7 +318,9 @@ mod tests {
         for round in 0..2_000_u32 {
             let bytes: Vec<u8> = (0..900)
                 .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     (state >> 33) as u8
                 })
                 .collect();
@@ -292,6 +338,9 @@ mod tests {
     fn another_version_is_refused() {
         let mut bytes = bytes_of(&sync_record());
         bytes[2] = 99;
-        assert_eq!(decode_record(&bytes, FlagMasks::default()), Err(DecodeError::Version(99)));
+        assert_eq!(
+            decode_record(&bytes, FlagMasks::default()),
+            Err(DecodeError::Version(99))
+        );
     }
 }

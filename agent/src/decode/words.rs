@@ -102,13 +102,21 @@ pub fn status_words(raw: i32, is_errno: bool) -> Status {
     }
     let errno = raw.unsigned_abs() as i32;
     if errno == 0 {
-        return Status { name: "OK".to_owned(), errno: 0, derived: false };
+        return Status {
+            name: "OK".to_owned(),
+            errno: 0,
+            derived: false,
+        };
     }
     let name = STATUSES
         .iter()
         .find(|(_, e)| *e == errno)
         .map_or_else(|| errno_name(errno), |(name, _)| (*name).to_owned());
-    Status { name, errno, derived: true }
+    Status {
+        name,
+        errno,
+        derived: true,
+    }
 }
 
 /// Name of an errno as programs print it; the number where there is no name.
@@ -156,6 +164,9 @@ mod tests {
     #[test]
     fn an_errno_gives_a_derived_status() {
         let status = status_words(-libc::EIO, true);
-        assert_eq!((status.name.as_str(), status.errno, status.derived), ("IOERR", libc::EIO, true));
+        assert_eq!(
+            (status.name.as_str(), status.errno, status.derived),
+            ("IOERR", libc::EIO, true)
+        );
     }
 }

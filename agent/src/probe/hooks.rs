@@ -46,24 +46,58 @@ const INODE: &[&str] = &["inode_i_ino", "inode_i_sb", "super_block_s_dev"];
 
 /// Facts for a file, its names, and the directory that it lies under.
 const FILE: &[&str] = &[
-    "inode_i_ino", "inode_i_sb", "super_block_s_dev", "file_f_inode", "file_f_path_dentry",
-    "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name",
+    "inode_i_ino",
+    "inode_i_sb",
+    "super_block_s_dev",
+    "file_f_inode",
+    "file_f_path_dentry",
+    "dentry_d_parent",
+    "dentry_d_inode",
+    "dentry_d_name_name",
 ];
 
 /// Facts for the fields of a request.
 const REQUEST: &[&str] = &[
-    "request_cmd_flags", "request_data_len", "request_sector", "request_bio", "gendisk_major",
+    "request_cmd_flags",
+    "request_data_len",
+    "request_sector",
+    "request_bio",
+    "gendisk_major",
     "gendisk_first_minor",
 ];
 
 /// Facts from a request to its file.
 const REQUEST_FILE: &[&str] = &[
-    "request_cmd_flags", "request_data_len", "request_sector", "request_bio", "request_biotail",
-    "gendisk_major", "gendisk_first_minor", "bio_bi_next", "bio_bi_size", "bio_bi_idx",
-    "bio_bi_io_vec", "bio_bi_end_io", "bio_bi_private", "bio_vec_size", "bio_vec_bv_page",
-    "page_compound_head", "folio_mapping", "address_space_host", "inode_i_mode", "inode_i_ino",
-    "inode_i_sb", "inode_i_mapping", "inode_i_rdev", "inode_i_data", "inode_i_dentry",
-    "super_block_s_dev", "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name", "dentry_d_alias",
+    "request_cmd_flags",
+    "request_data_len",
+    "request_sector",
+    "request_bio",
+    "request_biotail",
+    "gendisk_major",
+    "gendisk_first_minor",
+    "bio_bi_next",
+    "bio_bi_size",
+    "bio_bi_idx",
+    "bio_bi_io_vec",
+    "bio_bi_end_io",
+    "bio_bi_private",
+    "bio_vec_size",
+    "bio_vec_bv_page",
+    "page_compound_head",
+    "folio_mapping",
+    "address_space_host",
+    "inode_i_mode",
+    "inode_i_ino",
+    "inode_i_sb",
+    "inode_i_mapping",
+    "inode_i_rdev",
+    "inode_i_data",
+    "inode_i_dentry",
+    "super_block_s_dev",
+    "dentry_d_parent",
+    "dentry_d_inode",
+    "dentry_d_name_name",
+    "dentry_d_alias",
 ];
 
 macro_rules! sync_hook {
@@ -76,16 +110,34 @@ macro_rules! sync_hook {
                 Form {
                     name: "fexit",
                     programs: &[
-                        (concat!("fentry_", $call), Attach::Fentry(&[concat!("__x64_sys_", $call), concat!("__arm64_sys_", $call)])),
-                        (concat!("fexit_", $call), Attach::Fexit(&[concat!("__x64_sys_", $call), concat!("__arm64_sys_", $call)])),
+                        (
+                            concat!("fentry_", $call),
+                            Attach::Fentry(&[
+                                concat!("__x64_sys_", $call),
+                                concat!("__arm64_sys_", $call),
+                            ]),
+                        ),
+                        (
+                            concat!("fexit_", $call),
+                            Attach::Fexit(&[
+                                concat!("__x64_sys_", $call),
+                                concat!("__arm64_sys_", $call),
+                            ]),
+                        ),
                     ],
                     facts: &["pt_regs_arg0", "pt_regs_arg1", "pt_regs_arg2"],
                 },
                 Form {
                     name: "tracepoint",
                     programs: &[
-                        (concat!("enter_", $call), Attach::Tracepoint("syscalls", concat!("sys_enter_", $call))),
-                        (concat!("exit_", $call), Attach::Tracepoint("syscalls", concat!("sys_exit_", $call))),
+                        (
+                            concat!("enter_", $call),
+                            Attach::Tracepoint("syscalls", concat!("sys_enter_", $call)),
+                        ),
+                        (
+                            concat!("exit_", $call),
+                            Attach::Tracepoint("syscalls", concat!("sys_exit_", $call)),
+                        ),
                     ],
                     facts: &[],
                 },
@@ -112,11 +164,28 @@ macro_rules! raw_hook {
 /// All hooks, in the order in which an operation meets them.
 pub static TABLE: &[Hook] = &[
     sync_hook!("fsync", true, "which fsync failed or hung, and its errno"),
-    sync_hook!("msync", true, "flushes of index files: they are mapped and never fsynced"),
-    sync_hook!("fdatasync", false, "syncs by fdatasync; no Kafka version seen uses it"),
-    sync_hook!("sync_file_range", false, "errors consumed by sync_file_range before an fsync sees them"),
+    sync_hook!(
+        "msync",
+        true,
+        "flushes of index files: they are mapped and never fsynced"
+    ),
+    sync_hook!(
+        "fdatasync",
+        false,
+        "syncs by fdatasync; no Kafka version seen uses it"
+    ),
+    sync_hook!(
+        "sync_file_range",
+        false,
+        "errors consumed by sync_file_range before an fsync sees them"
+    ),
     sync_hook!("syncfs", false, "syncs of a whole file system"),
-    raw_hook!("ext4_sync_file_enter", false, "files of syncs on ext4: path, partition, request", FILE),
+    raw_hook!(
+        "ext4_sync_file_enter",
+        false,
+        "files of syncs on ext4: path, partition, request",
+        FILE
+    ),
     Hook {
         name: "xfs_file_fsync",
         required: false,
@@ -124,7 +193,17 @@ pub static TABLE: &[Hook] = &[
         forms: &[Form {
             name: "raw_tracepoint",
             programs: &[("xfs_file_fsync", Attach::Raw("xfs_file_fsync"))],
-            facts: &["xfs_inode_i_vnode", "inode_i_dentry", "dentry_d_alias", "inode_i_ino", "inode_i_sb", "super_block_s_dev", "dentry_d_parent", "dentry_d_inode", "dentry_d_name_name"],
+            facts: &[
+                "xfs_inode_i_vnode",
+                "inode_i_dentry",
+                "dentry_d_alias",
+                "inode_i_ino",
+                "inode_i_sb",
+                "super_block_s_dev",
+                "dentry_d_parent",
+                "dentry_d_inode",
+                "dentry_d_name_name",
+            ],
         }],
     },
     Hook {
@@ -152,7 +231,12 @@ pub static TABLE: &[Hook] = &[
             Form {
                 name: "typed_tracepoint",
                 programs: &[("block_bio_queue_typed", Attach::Typed("block_bio_queue"))],
-                facts: &["bio_bi_opf", "bio_bi_bdev", "block_device_bd_disk", "req_preflush"],
+                facts: &[
+                    "bio_bi_opf",
+                    "bio_bi_bdev",
+                    "block_device_bd_disk",
+                    "req_preflush",
+                ],
             },
             Form {
                 name: "raw_tracepoint",
@@ -178,7 +262,12 @@ pub static TABLE: &[Hook] = &[
             },
         ],
     },
-    raw_hook!("block_rq_requeue", false, "retries of a request by the driver", &["arg_requeue_rq"]),
+    raw_hook!(
+        "block_rq_requeue",
+        false,
+        "retries of a request by the driver",
+        &["arg_requeue_rq"]
+    ),
     Hook {
         name: "block_rq_complete",
         required: true,
@@ -186,7 +275,10 @@ pub static TABLE: &[Hook] = &[
         forms: &[
             Form {
                 name: "typed_tracepoint",
-                programs: &[("block_rq_complete_typed", Attach::Typed("block_rq_complete"))],
+                programs: &[(
+                    "block_rq_complete_typed",
+                    Attach::Typed("block_rq_complete"),
+                )],
                 facts: REQUEST_FILE,
             },
             Form {
@@ -196,6 +288,16 @@ pub static TABLE: &[Hook] = &[
             },
         ],
     },
-    raw_hook!("filemap_set_wb_err", false, "writeback that failed before any sync", FILE),
-    raw_hook!("file_check_and_advance_wb_err", false, "which caller was told of a writeback error", INODE),
+    raw_hook!(
+        "filemap_set_wb_err",
+        false,
+        "writeback that failed before any sync",
+        FILE
+    ),
+    raw_hook!(
+        "file_check_and_advance_wb_err",
+        false,
+        "which caller was told of a writeback error",
+        INODE
+    ),
 ];

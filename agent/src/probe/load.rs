@@ -162,7 +162,11 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn attach_program(&mut self, name: &str, attach: Attach) -> Result<(Box<dyn Any>, u32), String> {
+    fn attach_program(
+        &mut self,
+        name: &str,
+        attach: Attach,
+    ) -> Result<(Box<dyn Any>, u32), String> {
         let program = self
             .ebpf
             .program_mut(name)
@@ -211,7 +215,11 @@ impl Loader<'_> {
 
 /// The chain of causes in one line; the verifier's log only by its last lines.
 fn explain(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
         let log = verifier_log.to_string();
         if std::env::var_os("FSYNCSCOPE_VERIFIER_LOG").is_some() {
             eprintln!("{log}");
@@ -219,7 +227,12 @@ fn explain(error: &ProgramError) -> String {
         let why = log
             .lines()
             .rev()
-            .find(|l| !l.is_empty() && !l.starts_with("processed ") && !l.starts_with("verification time") && !l.starts_with("stack depth"))
+            .find(|l| {
+                !l.is_empty()
+                    && !l.starts_with("processed ")
+                    && !l.starts_with("verification time")
+                    && !l.starts_with("stack depth")
+            })
             .unwrap_or("")
             .to_owned();
         return if why.is_empty() {

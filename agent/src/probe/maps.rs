@@ -13,7 +13,10 @@ use fsyncscope_abi::{
 };
 
 /// See `ebpf/src/maps` for who writes what.
-#[expect(missing_docs, reason = "described where they are defined, in ebpf/src/maps")]
+#[expect(
+    missing_docs,
+    reason = "described where they are defined, in ebpf/src/maps"
+)]
 pub struct Maps {
     pub targets: HashMap<MapData, u32, Target>,
     pub ops: HashMap<MapData, u32, SyncState>,
@@ -27,6 +30,7 @@ pub struct Maps {
     pub block_hist: PerCpuHashMap<MapData, u64, BlockHist>,
     pub flushes: HashMap<MapData, u32, FlushState>,
     pub epoch: Array<MapData, u32>,
+    pub watched_since: Array<MapData, u64>,
     pub loss: PerCpuArray<MapData, u64>,
 }
 
@@ -40,7 +44,9 @@ impl Maps {
         where
             T::Error: std::error::Error + Send + Sync + 'static,
         {
-            let map = ebpf.take_map(name).with_context(|| format!("find map {name}"))?;
+            let map = ebpf
+                .take_map(name)
+                .with_context(|| format!("find map {name}"))?;
             T::try_from(map).with_context(|| format!("open map {name}"))
         }
         let ring = get(ebpf, "RING")?;
@@ -57,6 +63,7 @@ impl Maps {
             block_hist: get(ebpf, "BLOCK_HIST")?,
             flushes: get(ebpf, "FLUSHES")?,
             epoch: get(ebpf, "EPOCH")?,
+            watched_since: get(ebpf, "WATCHED_SINCE")?,
             loss: get(ebpf, "LOSS")?,
         };
         Ok((ring, maps))

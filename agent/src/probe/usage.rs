@@ -9,7 +9,8 @@ use std::fs;
 pub fn usage(programs: &[(String, u32)]) -> (u64, Vec<(String, u64)>) {
     let mut memory = 0;
     let mut run_ns = Vec::new();
-    let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
+    let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
+        .is_ok_and(|text| text.trim() == "1");
     let Ok(dir) = fs::read_dir("/proc/self/fdinfo") else {
         return (0, run_ns);
     };
@@ -17,7 +18,10 @@ pub fn usage(programs: &[(String, u32)]) -> (u64, Vec<(String, u64)>) {
         let Ok(text) = fs::read_to_string(entry.path()) else {
             continue;
         };
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
         if let Some(bytes) = field("memlock:") {
             memory += bytes;
         }

@@ -20,10 +20,13 @@ impl RingWaker {
     pub fn new(ring: &RingBuf<MapData>) -> anyhow::Result<Self> {
         // SAFETY: the descriptor is open for the duration of the call.
         let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(ring.as_raw_fd()) };
-        let owned = borrowed.try_clone_to_owned().context("duplicate the ring's descriptor")?;
+        let owned = borrowed
+            .try_clone_to_owned()
+            .context("duplicate the ring's descriptor")?;
         // SAFETY: the descriptor is owned by the AsyncFd, which keeps it open
         // until it has taken it out of the poll set.
-        let fd = unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }.context("poll the ring")?;
+        let fd = unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }
+            .context("poll the ring")?;
         Ok(RingWaker { fd })
     }
 

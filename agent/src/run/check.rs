@@ -46,7 +46,10 @@ pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
         let loaded: Vec<_> = aya::programs::loaded_programs().flatten().collect();
         for (hook, id) in &attached.probe.programs {
             if let Some(info) = loaded.iter().find(|info| info.id() == *id) {
-                verified.push((format!("{hook}/{}", info.name_as_str().unwrap_or("")), info.verified_instruction_count().unwrap_or(0)));
+                verified.push((
+                    format!("{hook}/{}", info.name_as_str().unwrap_or("")),
+                    info.verified_instruction_count().unwrap_or(0),
+                ));
             }
         }
     }
@@ -70,10 +73,23 @@ pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
 
 /// The table.
 fn render(report: &Report) -> String {
-    let mut text = format!("fsyncscope {} on Linux {} ({})\n\n", env!("CARGO_PKG_VERSION"), report.kernel, report.arch);
-    let _ = writeln!(text, "{:<31}{:<10}{:<18}{}", "HOOK", "STATE", "FORM", "NOTE");
+    let mut text = format!(
+        "fsyncscope {} on Linux {} ({})\n\n",
+        env!("CARGO_PKG_VERSION"),
+        report.kernel,
+        report.arch
+    );
+    let _ = writeln!(
+        text,
+        "{:<31}{:<10}{:<18}{}",
+        "HOOK", "STATE", "FORM", "NOTE"
+    );
     for hook in &report.hooks {
-        let name = if hook.required { format!("{} *", hook.name) } else { hook.name.clone() };
+        let name = if hook.required {
+            format!("{} *", hook.name)
+        } else {
+            hook.name.clone()
+        };
         let note = if hook.form.is_empty() {
             format!("lost: {} ({})", hook.lost, hook.reason)
         } else if hook.reason.is_empty() && hook.state == "unproven" {
@@ -81,7 +97,11 @@ fn render(report: &Report) -> String {
         } else {
             hook.reason.clone()
         };
-        let form = if hook.form.is_empty() { "-" } else { &hook.form };
+        let form = if hook.form.is_empty() {
+            "-"
+        } else {
+            &hook.form
+        };
         let _ = writeln!(text, "{name:<31}{:<10}{form:<18}{note}", hook.state);
     }
     text.push_str("\n* required. attached = proven by a sync of its own; unproven = attached, not yet seen to fire.\n");

@@ -19,7 +19,7 @@ use crate::{
     event::{Event, InFlightEvent, Stamped, Summary},
     helper::{
         Answer, HelperCommand, Request, Worker, WorkerError, WorkerHandle,
-        clock::{monotonic_ns, realtime_ns},
+        clock::{monotonic_ns, offset_ns, realtime_ns},
     },
     ring::{RingWaker, drain},
     run::{
@@ -80,7 +80,7 @@ pub struct Live {
     skip_pids: Vec<u32>,
     written: BTreeMap<u32, u64>,
     told_lost: BTreeMap<String, u64>,
-    has_found: bool,
+    is_told_none: bool,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     _links: Vec<Box<dyn std::any::Any>>,
 }
@@ -95,10 +95,23 @@ pub struct Outcome {
 
 impl Live {
     /// Sets the loop up. Must be called within the runtime.
-    pub fn new(config: Config, attached: Attached, emit: Emit, record: Option<Record>) -> (Self, Arc<Shared>) {
-        let Attached { probe, masks, start, .. } = attached;
+    pub fn new(
+        config: Config,
+        attached: Attached,
+        emit: Emit,
+        record: Option<Record>,
+    ) -> (Self, Arc<Shared>) {
+        let Attached {
+            probe,
+            masks,
+            start,
+            ..
+        } = attached;
         let (ring, maps) = probe.maps;
-        let counts = Counts { programs: probe.programs, ..Counts::default() };
+        let counts = Counts {
+            programs: probe.programs,
+            ..Counts::default()
+        };
         let shared = Arc::new(Shared::new(maps, counts));
         let (follow_tx, follow) = mpsc::channel(1024);
         let (tx, rx) = mpsc::channel(64);
@@ -125,7 +138,7 @@ impl Live {
             skip_pids: Vec::new(),
             written: BTreeMap::new(),
             told_lost: BTreeMap::new(),
-            has_found: false,
+            is_told_none: false,
             logger: probe.logger,
             _links: probe.links,
         };
@@ -140,7 +153,10 @@ impl Live {
     ///
     /// # Errors
     /// When the ring cannot be polled.
-    pub async fn run(mut self, shutdown: impl Future<Output = &'static str>) -> anyhow::Result<Outcome> {
+    pub async fn run(
+        mut self,
+        shutdown: impl Future<Output = &'static str>,
+    ) -> anyhow::Result<Outcome> {
         let waker = RingWaker::new(&self.ring)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -169,14 +185,22 @@ impl Live {
         self.feed_losses();
         let summary = self.summary();
         self.feed(Event::Summary(Box::new(summary)));
-        self.feed(Event::Stop { why: why.to_owned() });
-        Ok(Outcome { findings: self.core.findings(), is_hook_missing: self.core.is_required_hook_missing() })
+        self.feed(Event::Stop {
+            why: why.to_owned(),
+        });
+        Ok(Outcome {
+            findings: self.core.findings(),
+            is_hook_missing: self.core.is_required_hook_missing(),
+        })
     }
 
     /// Stamps an event, keeps it, counts it, gives it to the core.
     fn feed(&mut self, event: Event) {
         self.now_ns = self.now_ns.max(monotonic_ns());
-        let stamped = Stamped { mono_ns: self.now_ns, event };
+        let stamped = Stamped {
+            mono_ns: self.now_ns,
+            event,
+        };
         if let Some(record) = &mut self.record {
             record(&stamped);
         }
@@ -194,11 +218,13 @@ impl Live {
         let mut events = Vec::new();
         let mut broken = 0;
         let masks = self.masks;
-        let emptied = drain(&mut self.ring, RING_TURN, |bytes| match decode_record(bytes, masks) {
-            Ok(event) => events.push(event),
-            Err(error) => {
-                log::warn!("decode a record of {} bytes: {error}", bytes.len());
-                broken += 1;
+        let emptied = drain(&mut self.ring, RING_TURN, |bytes| {
+            match decode_record(bytes, masks) {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    log::warn!("decode a record of {} bytes: {error}", bytes.len());
+                    broken += 1;
+                }
             }
         });
         if broken > 0 {
@@ -211,7 +237,12 @@ impl Live {
     }
 
     fn lose(&self, class: &str, count: u64) {
-        *self.shared.counts().lost.entry(class.to_owned()).or_default() += count;
+        *self
+            .shared
+            .counts()
+            .lost
+            .entry(class.to_owned())
+            .or_default() += count;
     }
 
     fn on_input(&mut self, input: Input) -> anyhow::Result<()> {
@@ -223,7 +254,10 @@ impl Live {
             Input::Discovered(Err(error)) => {
                 self.is_discovering = false;
                 self.lose("discovery", 1);
-                if let WorkerError::Deadline { progress: Some(progress), .. } = &error
+                if let WorkerError::Deadline {
+                    progress: Some(progress),
+                    ..
+                } = &error
                     && !self.skip_pids.contains(&progress.pid)
                 {
                     self.skip_pids.push(progress.pid);
@@ -231,13 +265,19 @@ impl Live {
                 log::warn!("look for brokers: {error}");
             }
             Input::Device(dev, Ok(info)) => {
-                let event = self.shared.tables().apply_device(dev, &info, &mut self.shared.maps())?;
+                let event =
+                    self.shared
+                        .tables()
+                        .apply_device(dev, &info, &mut self.shared.maps())?;
                 self.feed(event);
             }
             Input::Device(dev, Err(why)) => {
                 let (major, minor) = decode_dev(dev);
                 log::warn!("resolve device {major}:{minor}: {why}");
-                self.shared.tables().unresolved.retain(|unresolved| *unresolved != dev);
+                self.shared
+                    .tables()
+                    .unresolved
+                    .retain(|unresolved| *unresolved != dev);
             }
             Input::Threads(event) => {
                 self.is_looking = false;
@@ -256,9 +296,15 @@ impl Live {
     }
 
     fn on_brokers(&mut self, brokers: &[Broker]) -> anyhow::Result<()> {
-        if brokers.is_empty() && !self.has_found {
-            self.has_found = true;
-            log::warn!("no Kafka broker found yet; looking again every second (name a process with --pid)");
+        if brokers.is_empty() && !self.is_told_none && !self.config.is_all {
+            self.is_told_none = true;
+            if self.config.pids.is_empty() {
+                log::warn!(
+                    "no Kafka broker found yet; looking again every second (name a process with --pid)"
+                );
+            } else {
+                log::warn!("none of the processes named by --pid runs; looking again every second");
+            }
         }
         // A process that made a helper hang is not seen now, and not gone.
         let (events, unresolved) = {
@@ -284,7 +330,12 @@ impl Live {
         }
         for dev in unresolved {
             let (major, minor) = decode_dev(dev);
-            let request = Request::ResolveDevice { sys_root: PathBuf::from("/sys"), proc_root: PathBuf::from("/proc"), major, minor };
+            let request = Request::ResolveDevice {
+                sys_root: PathBuf::from("/sys"),
+                proc_root: PathBuf::from("/proc"),
+                major,
+                minor,
+            };
             let (finder, tx) = (self.finder.clone(), self.tx.clone());
             tokio::spawn(async move {
                 let result = match finder.ask(request, DISCOVER_DEADLINE).await {
@@ -300,7 +351,7 @@ impl Live {
     }
 
     fn on_tick(&mut self) {
-        let offset = realtime_ns() - monotonic_ns() as i64;
+        let offset = offset_ns();
         if (offset - self.offset_ns).abs() > CLOCK_STEP_NS {
             self.offset_ns = offset;
             self.feed(Event::Clock { offset_ns: offset });
@@ -365,7 +416,11 @@ impl Live {
         tokio::spawn(async move {
             let mut event = InFlightEvent { syncs, requests };
             for sync in event.syncs.iter_mut().take(MAX_THREADS) {
-                let request = Request::ThreadState { proc_root: PathBuf::from("/proc"), pid: sync.sync.pid, tid: sync.sync.tid };
+                let request = Request::ThreadState {
+                    proc_root: PathBuf::from("/proc"),
+                    pid: sync.sync.pid,
+                    tid: sync.sync.tid,
+                };
                 let Ok(Answer::Thread(thread)) = watcher.ask(request, THREAD_DEADLINE).await else {
                     continue;
                 };

@@ -39,15 +39,27 @@ pub struct Logs {
 
 impl Logs {
     /// Nothing followed yet; follow events go to `tx`.
-    pub fn new(tx: mpsc::Sender<(u16, FollowEvent)>, forced: Option<PathBuf>, started_realtime_ns: i64) -> Self {
-        Logs { logs: BTreeMap::new(), tx, forced, started_realtime_ns }
+    pub fn new(
+        tx: mpsc::Sender<(u16, FollowEvent)>,
+        forced: Option<PathBuf>,
+        started_realtime_ns: i64,
+    ) -> Self {
+        Logs {
+            logs: BTreeMap::new(),
+            tx,
+            forced,
+            started_realtime_ns,
+        }
     }
 
     /// Follows the log of a broker, if that is not done yet.
     pub fn follow(&mut self, slot: u16, broker: &Broker) -> Option<Event> {
         let (file, root) = match (&self.forced, &broker.server_log) {
             (Some(forced), _) => (forced.clone(), None),
-            (None, Some(file)) => (file.clone(), Some(PathBuf::from(format!("/proc/{}/root", broker.pid)))),
+            (None, Some(file)) => (
+                file.clone(),
+                Some(PathBuf::from(format!("/proc/{}/root", broker.pid))),
+            ),
             (None, None) => return None,
         };
         let name = file.to_string_lossy().into_owned();
@@ -60,7 +72,12 @@ impl Logs {
         if let Some(old) = self.logs.remove(&slot) {
             old.task.abort();
         }
-        let options = FollowOptions { file, root, history_bytes, resume: None };
+        let options = FollowOptions {
+            file,
+            root,
+            history_bytes,
+            resume: None,
+        };
         let mut follower = match Follower::start(HelperCommand::default(), options) {
             Ok(follower) => follower,
             Err(error) => {
@@ -80,7 +97,10 @@ impl Logs {
                 }
             }
         });
-        let zone = broker.timezone.as_deref().and_then(|name| TimeZone::get(name).ok());
+        let zone = broker
+            .timezone
+            .as_deref()
+            .and_then(|name| TimeZone::get(name).ok());
         let log = Log {
             file: name,
             zone: zone.unwrap_or_else(TimeZone::system),
@@ -99,10 +119,21 @@ impl Logs {
             return Vec::new();
         };
         let state = |state: &str, why: String| {
-            vec![Event::LogFile { broker: slot, file: log.file.clone(), state: state.to_owned(), why }]
+            vec![Event::LogFile {
+                broker: slot,
+                file: log.file.clone(),
+                state: state.to_owned(),
+                why,
+            }]
         };
         match event {
-            FollowEvent::Line { text, truncated, stamp, line_number, .. } => {
+            FollowEvent::Line {
+                text,
+                truncated,
+                stamp,
+                line_number,
+                ..
+            } => {
                 let done = log.joiner.push_line(&text, truncated, stamp);
                 let number = std::mem::replace(&mut log.pending_line, line_number);
                 // A continuation keeps the number of its first line.
@@ -110,15 +141,31 @@ impl Logs {
                     log.pending_line = number;
                 }
                 let started = self.started_realtime_ns;
-                done.and_then(|raw| storage_event(slot, log, raw, number, started)).into_iter().collect()
+                done.and_then(|raw| storage_event(slot, log, raw, number, started))
+                    .into_iter()
+                    .collect()
             }
             FollowEvent::Opened { .. } => state("opened", String::new()),
             FollowEvent::Rotated => state("rotated", String::new()),
             FollowEvent::Truncated => state("truncated", String::new()),
+            // The way to the file goes through its process.
+            FollowEvent::Missing { .. }
+                if !std::path::Path::new(&format!("/proc/{}", log.pid)).exists() =>
+            {
+                Vec::new()
+            }
             FollowEvent::Missing { why } => state("missing", why),
-            FollowEvent::Silent { for_ms } => state("stalled", format!("nothing was heard of its follower for {for_ms} ms: the disk of the log hangs")),
+            FollowEvent::Silent { for_ms } => state(
+                "stalled",
+                format!(
+                    "nothing was heard of its follower for {for_ms} ms: the disk of the log hangs"
+                ),
+            ),
             FollowEvent::Resumed => state("opened", "it answers again".to_owned()),
-            FollowEvent::Ended { why, restarted: false } => state("unreadable", why),
+            FollowEvent::Ended {
+                why,
+                restarted: false,
+            } => state("unreadable", why),
             FollowEvent::Alive { .. } | FollowEvent::Ended { .. } => Vec::new(),
         }
     }
@@ -138,10 +185,20 @@ impl Logs {
 }
 
 /// What a record says about storage, if anything.
-fn storage_event(slot: u16, log: &Log, raw: RawRecord, line_number: u64, started_realtime_ns: i64) -> Option<Event> {
+fn storage_event(
+    slot: u16,
+    log: &Log,
+    raw: RawRecord,
+    line_number: u64,
+    started_realtime_ns: i64,
+) -> Option<Event> {
     let record = parse_record(&raw, &log.zone)?;
     let storage = classify(&record)?;
-    if record.stamp.history && record.time.is_none_or(|time| time < started_realtime_ns - HISTORY_NS) {
+    if record.stamp.history
+        && record
+            .time
+            .is_none_or(|time| time < started_realtime_ns - HISTORY_NS)
+    {
         return None;
     }
     Some(Event::BrokerLog(BrokerLogEvent {

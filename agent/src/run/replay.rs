@@ -20,8 +20,13 @@ use crate::{
 /// When the file cannot be read, is no capture, or is one of another version.
 pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
     let file = File::open(path).with_context(|| format!("open capture {}", path.display()))?;
-    let reader = CaptureReader::new(BufReader::new(file)).with_context(|| format!("read capture {}", path.display()))?;
-    let text = TextOptions { colour: wants_colour(), utc: options.utc, verbose: options.verbose };
+    let reader = CaptureReader::new(BufReader::new(file))
+        .with_context(|| format!("read capture {}", path.display()))?;
+    let text = TextOptions {
+        colour: wants_colour(),
+        utc: options.utc,
+        verbose: options.verbose,
+    };
     let mut emit = stdout_emit(options.json, text);
     let mut core = Core::new();
     for item in reader {
@@ -32,7 +37,10 @@ pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
                 }
             }
             CaptureItem::Truncated(why) => {
-                eprintln!("error: capture {} is cut off: {why}; what came before it was replayed", path.display());
+                eprintln!(
+                    "error: capture {} is cut off: {why}; what came before it was replayed",
+                    path.display()
+                );
             }
         }
     }

@@ -28,7 +28,9 @@ pub fn syncs_in_flight(maps: &Maps, now_ns: u64, min_ns: u64) -> Vec<InFlightSyn
     found
         .iter()
         .map(|state| {
-            let names = (state.inode.s_dev != 0).then(|| maps.names.get(&state.inode, 0).ok()).flatten();
+            let names = (state.inode.s_dev != 0)
+                .then(|| maps.names.get(&state.inode, 0).ok())
+                .flatten();
             InFlightSync {
                 sync: decode_in_flight(state, names.as_ref(), "", delta(maps, state), now_ns),
                 confirmed: None,
@@ -57,7 +59,9 @@ fn delta(maps: &Maps, state: &SyncState) -> Counters {
 
 /// True if the thread of `sync` is still in the operation that was seen.
 pub fn is_still_in(maps: &Maps, sync: &InFlightSync) -> bool {
-    maps.ops.get(&sync.sync.tid, 0).is_ok_and(|state| state.enter_ns == sync.sync.enter_ns)
+    maps.ops
+        .get(&sync.sync.tid, 0)
+        .is_ok_and(|state| state.enter_ns == sync.sync.enter_ns)
 }
 
 /// Oldest outstanding requests of each disk.
@@ -65,7 +69,10 @@ pub fn outstanding(maps: &Maps) -> Vec<InFlightRequest> {
     let mut by_disk: BTreeMap<u32, Vec<InFlightRequest>> = BTreeMap::new();
     for (rq, state) in maps.rqs.iter().filter_map(Result::ok) {
         if state.dev != 0 && state.issue_ns != 0 {
-            by_disk.entry(state.dev).or_default().push(decode_outstanding(rq, &state));
+            by_disk
+                .entry(state.dev)
+                .or_default()
+                .push(decode_outstanding(rq, &state));
         }
     }
     let mut all = Vec::new();
@@ -93,7 +100,10 @@ pub fn written_bytes(maps: &Maps) -> BTreeMap<u32, u64> {
     let mut written = BTreeMap::new();
     for (key, per_cpu) in maps.block_hist.iter().filter_map(Result::ok) {
         if key as u8 == req_op::WRITE {
-            written.insert((key >> 32) as u32, per_cpu.iter().map(|hist| hist.nr_bytes).sum());
+            written.insert(
+                (key >> 32) as u32,
+                per_cpu.iter().map(|hist| hist.nr_bytes).sum(),
+            );
         }
     }
     written

@@ -59,16 +59,35 @@ fn sync_own_binary() -> anyhow::Result<()> {
     let file = File::open("/proc/self/exe").context("open /proc/self/exe")?;
     let stat = file.metadata().context("stat /proc/self/exe")?;
     let mut go = [0; 1];
-    std::io::stdin().read_exact(&mut go).context("wait for the word to go")?;
+    std::io::stdin()
+        .read_exact(&mut go)
+        .context("wait for the word to go")?;
     let fd = file.as_raw_fd();
-    let result = |ret: i32| if ret == 0 { 0 } else { -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) };
+    let result = |ret: i32| {
+        if ret == 0 {
+            0
+        } else {
+            -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+        }
+    };
     // SAFETY: fd is open; the mapping is private to this function, made and
     // unmapped with the same length, and only synced.
     let results = unsafe {
         let fsync = result(libc::fsync(fd));
         let fdatasync = result(libc::fdatasync(fd));
-        let map = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, fd, 0);
-        let msync = if map == libc::MAP_FAILED { result(-1) } else { result(libc::msync(map, 4096, libc::MS_SYNC)) };
+        let map = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        );
+        let msync = if map == libc::MAP_FAILED {
+            result(-1)
+        } else {
+            result(libc::msync(map, 4096, libc::MS_SYNC))
+        };
         if map != libc::MAP_FAILED {
             libc::munmap(map, 4096);
         }
@@ -79,7 +98,10 @@ fn sync_own_binary() -> anyhow::Result<()> {
         ino: stat.ino(),
         major: libc::major(stat.dev()),
         minor: libc::minor(stat.dev()),
-        name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         results,
     };
     println!("{}", serde_json::to_string(&said)?);
@@ -109,11 +131,27 @@ pub fn run(probe: &mut Probe) -> anyhow::Result<Vec<String>> {
     Ok(judge(&mut probe.states, &said, &seen))
 }
 
-fn converse(probe: &mut Probe, child: &mut std::process::Child) -> anyhow::Result<(Said, Vec<SyncEvent>)> {
+fn converse(
+    probe: &mut Probe,
+    child: &mut std::process::Child,
+) -> anyhow::Result<(Said, Vec<SyncEvent>)> {
     let pid = child.id();
-    let target = Target { broker: SLOT_NONE, flags: target_flags::EMIT_ALL };
-    probe.maps.1.targets.insert(&pid, &target, 0).context("watch the self-probe")?;
-    child.stdin.take().context("self-probe has no stdin")?.write_all(b"g").context("start the self-probe's syncs")?;
+    let target = Target {
+        broker: SLOT_NONE,
+        flags: target_flags::EMIT_ALL,
+    };
+    probe
+        .maps
+        .1
+        .targets
+        .insert(&pid, &target, 0)
+        .context("watch the self-probe")?;
+    child
+        .stdin
+        .take()
+        .context("self-probe has no stdin")?
+        .write_all(b"g")
+        .context("start the self-probe's syncs")?;
     let stdout = child.stdout.take().context("self-probe has no stdout")?;
     let (tx, rx) = std::sync::mpsc::channel();
     // A thread, since a hung root disk must not hang the start with it.
@@ -148,16 +186,28 @@ fn judge(states: &mut [HookState], said: &Said, seen: &[SyncEvent]) -> Vec<Strin
     let mut wrong_file = None;
     let mut has_file = false;
     for (op, result) in OPS.iter().zip(&said.results) {
-        let Some(state) = states.iter_mut().find(|state| state.name == *op && !state.form.is_empty()) else {
+        let Some(state) = states
+            .iter_mut()
+            .find(|state| state.name == *op && !state.form.is_empty())
+        else {
             continue;
         };
         match seen.iter().find(|sync| sync.op == *op) {
             None => {
-                state.reason = join(&state.reason, &format!("{} attached but did not fire for a sync of its own", state.form));
+                state.reason = join(
+                    &state.reason,
+                    &format!(
+                        "{} attached but did not fire for a sync of its own",
+                        state.form
+                    ),
+                );
                 silent.push((*op).to_owned());
             }
             Some(sync) if sync.ret != *result => {
-                state.reason = join(&state.reason, &format!("saw result {} of a sync that returned {result}", sync.ret));
+                state.reason = join(
+                    &state.reason,
+                    &format!("saw result {} of a sync that returned {result}", sync.ret),
+                );
                 silent.push((*op).to_owned());
             }
             Some(sync) => {
@@ -165,11 +215,20 @@ fn judge(states: &mut [HookState], said: &Said, seen: &[SyncEvent]) -> Vec<Strin
                 if sync.file.s_dev != 0 && *op != "sync_file_range" {
                     has_file = true;
                     let s_dev = said.major << 20 | said.minor;
-                    if sync.file.ino != said.ino || sync.file.s_dev != s_dev || sync.names.first() != Some(&said.name) {
+                    if sync.file.ino != said.ino
+                        || sync.file.s_dev != s_dev
+                        || sync.names.first() != Some(&said.name)
+                    {
                         wrong_file = Some(format!(
                             "a sync of inode {} on {}:{} ({}) was seen as inode {} on {}:{} ({})",
-                            said.ino, said.major, said.minor, said.name, sync.file.ino, sync.file.s_dev >> 20,
-                            sync.file.s_dev & 0xf_ffff, sync.names.first().map_or("", String::as_str)
+                            said.ino,
+                            said.major,
+                            said.minor,
+                            said.name,
+                            sync.file.ino,
+                            sync.file.s_dev >> 20,
+                            sync.file.s_dev & 0xf_ffff,
+                            sync.names.first().map_or("", String::as_str)
                         ));
                     }
                 }
@@ -178,7 +237,10 @@ fn judge(states: &mut [HookState], said: &Said, seen: &[SyncEvent]) -> Vec<Strin
     }
     // Which file system's hook fired is known by the mount of this binary only;
     // with one in use, it is the one whose hook is attached.
-    for state in states.iter_mut().filter(|state| is_file_hook(&state.name) && !state.form.is_empty()) {
+    for state in states
+        .iter_mut()
+        .filter(|state| is_file_hook(&state.name) && !state.form.is_empty())
+    {
         if let Some(why) = &wrong_file {
             "failed".clone_into(&mut state.state);
             state.form.clear();
@@ -198,7 +260,9 @@ fn is_file_hook(name: &str) -> bool {
 fn file_hook_of(said: &Said) -> &'static str {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounts = crate::enrich::parse_mountinfo(&text);
-    let mount = mounts.iter().find(|mount| mount.major == said.major && mount.minor == said.minor);
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.major == said.major && mount.minor == said.minor);
     match mount.map(|mount| mount.fs_type.as_str()) {
         Some("ext4" | "ext3" | "ext2") => "ext4_sync_file_enter",
         Some("xfs") => "xfs_file_fsync",
@@ -208,7 +272,11 @@ fn file_hook_of(said: &Said) -> &'static str {
 }
 
 fn join(first: &str, second: &str) -> String {
-    if first.is_empty() { second.to_owned() } else { format!("{first}; {second}") }
+    if first.is_empty() {
+        second.to_owned()
+    } else {
+        format!("{first}; {second}")
+    }
 }
 
 #[cfg(test)]
@@ -216,17 +284,31 @@ mod tests {
     use super::*;
 
     fn said() -> Said {
-        Said { ino: 7, major: 8, minor: 1, name: "fsyncscope".to_owned(), results: vec![0; 4] }
+        Said {
+            ino: 7,
+            major: 8,
+            minor: 1,
+            name: "fsyncscope".to_owned(),
+            results: vec![0; 4],
+        }
     }
 
     fn hook(name: &str) -> HookState {
-        HookState { name: name.to_owned(), state: "unproven".to_owned(), form: "tracepoint".to_owned(), ..HookState::default() }
+        HookState {
+            name: name.to_owned(),
+            state: "unproven".to_owned(),
+            form: "tracepoint".to_owned(),
+            ..HookState::default()
+        }
     }
 
     fn sync(op: &str, ino: u64) -> SyncEvent {
         SyncEvent {
             op: op.to_owned(),
-            file: crate::event::FileId { s_dev: 8 << 20 | 1, ino },
+            file: crate::event::FileId {
+                s_dev: 8 << 20 | 1,
+                ino,
+            },
             names: vec!["fsyncscope".to_owned()],
             ..SyncEvent::default()
         }

@@ -22,12 +22,20 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
     eprintln!("fsyncscope: attached");
     let emit = Box::new(|output: &Output| {
         if let Output::Incident(incident) = output {
-            log::info!("incident {} {} {:?}", incident.id, incident.state, incident.verdict);
+            log::info!(
+                "incident {} {} {:?}",
+                incident.id,
+                incident.state,
+                incident.verdict
+            );
         }
     });
     let (live, shared) = Live::new(config, attached, emit, None);
     let exporter = Exporter::new(LiveSource { shared }, Path::new("/proc"))?;
-    eprintln!("fsyncscope: serving http://{}/metrics", listener.local_addr()?);
+    eprintln!(
+        "fsyncscope: serving http://{}/metrics",
+        listener.local_addr()?
+    );
     let (stop_tx, stop_rx) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, exporter, async {
         let _ = stop_rx.await;

@@ -52,7 +52,11 @@ const MAX_INCIDENTS: usize = 256;
 impl Shared {
     /// Shares these.
     pub fn new(maps: Maps, counts: Counts) -> Self {
-        Shared { maps: Mutex::new(maps), tables: Mutex::default(), counts: Mutex::new(counts) }
+        Shared {
+            maps: Mutex::new(maps),
+            tables: Mutex::default(),
+            counts: Mutex::new(counts),
+        }
     }
 
     /// The maps.
@@ -74,14 +78,25 @@ impl Shared {
 impl Counts {
     /// Counts an event on its way to the core.
     pub fn add_event(&mut self, event: &Event) {
-        let errno = |errno: i64| crate::decode::errno_name(i32::try_from(errno.unsigned_abs()).unwrap_or(0));
+        let errno = |errno: i64| {
+            crate::decode::errno_name(i32::try_from(errno.unsigned_abs()).unwrap_or(0))
+        };
         match event {
             Event::Sync(sync) if sync.ret < 0 => {
-                let key = (sync.broker, sync.root, sync.file.s_dev, sync.op.clone(), errno(sync.ret));
+                let key = (
+                    sync.broker,
+                    sync.root,
+                    sync.file.s_dev,
+                    sync.op.clone(),
+                    errno(sync.ret),
+                );
                 *self.sync_errors.entry(key).or_default() += 1;
             }
             Event::Request(rq) if rq.status != "OK" => {
-                *self.block_errors.entry((rq.dev, rq.op.clone(), rq.status.clone())).or_default() += 1;
+                *self
+                    .block_errors
+                    .entry((rq.dev, rq.op.clone(), rq.status.clone()))
+                    .or_default() += 1;
             }
             Event::WbErr(wb) => {
                 let key = (wb.root, wb.file.s_dev, errno(i64::from(wb.errno)));
@@ -91,10 +106,12 @@ impl Counts {
                 let key = (line.broker, line.storage.kind.as_str().to_owned());
                 *self.log_events.entry(key).or_default() += 1;
             }
-            Event::Hook(hook) => match self.hooks.iter_mut().find(|known| known.name == hook.name) {
-                Some(known) => known.clone_from(hook),
-                None => self.hooks.push(hook.clone()),
-            },
+            Event::Hook(hook) => {
+                match self.hooks.iter_mut().find(|known| known.name == hook.name) {
+                    Some(known) => known.clone_from(hook),
+                    None => self.hooks.push(hook.clone()),
+                }
+            }
             _ => {}
         }
     }
@@ -104,13 +121,26 @@ impl Counts {
         let Output::Incident(incident) = output else {
             return;
         };
-        let is_new = self.incidents.insert(incident.id.clone(), (**incident).clone()).is_none();
+        let is_new = self
+            .incidents
+            .insert(incident.id.clone(), (**incident).clone())
+            .is_none();
         if is_new {
-            *self.incident_totals.entry((incident.verdict, incident.cause)).or_default() += 1;
+            *self
+                .incident_totals
+                .entry((incident.verdict, incident.cause))
+                .or_default() += 1;
         }
         if self.incidents.len() > MAX_INCIDENTS {
-            let oldest = self.incidents.values().filter(|i| i.state == "closed").min_by(|a, b| a.time.cmp(&b.time));
-            if let Some(id) = oldest.or_else(|| self.incidents.values().next()).map(|i| i.id.clone()) {
+            let oldest = self
+                .incidents
+                .values()
+                .filter(|i| i.state == "closed")
+                .min_by(|a, b| a.time.cmp(&b.time));
+            if let Some(id) = oldest
+                .or_else(|| self.incidents.values().next())
+                .map(|i| i.id.clone())
+            {
                 self.incidents.remove(&id);
             }
         }

@@ -8,8 +8,8 @@ use fsyncscope_abi::block::req_op;
 use crate::{
     brokerlog::StorageEventKind,
     export::{
-        BlockErrorRow, BlockHistRow, BrokerRow, DeviceRow, HookRow, InFlightRow, LogEventRow, OpenIncidentRow, RootRow,
-        Snapshot, Source, SyncErrorRow, WritebackErrorRow,
+        BlockErrorRow, BlockHistRow, BrokerRow, DeviceRow, HookRow, InFlightRow, LogEventRow,
+        OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
     },
     helper::clock::monotonic_ns,
     histogram::fold,
@@ -51,16 +51,25 @@ impl LiveSource {
         snapshot.block_in_flight = scan::outstanding_counts(&maps).into_iter().collect();
         let now_ns = monotonic_ns();
         let mut in_flight: BTreeMap<_, InFlightRow> = BTreeMap::new();
-        for (_, state) in maps.ops.iter().filter_map(Result::ok).filter(|(_, state)| state.enter_ns != 0) {
-            let row = in_flight.entry((state.broker, state.root, state.inode.s_dev, state.op)).or_insert_with(|| InFlightRow {
-                broker: state.broker,
-                root: state.root,
-                s_dev: state.inode.s_dev,
-                op: state.op,
-                ..InFlightRow::default()
-            });
+        for (_, state) in maps
+            .ops
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, state)| state.enter_ns != 0)
+        {
+            let row = in_flight
+                .entry((state.broker, state.root, state.inode.s_dev, state.op))
+                .or_insert_with(|| InFlightRow {
+                    broker: state.broker,
+                    root: state.root,
+                    s_dev: state.inode.s_dev,
+                    op: state.op,
+                    ..InFlightRow::default()
+                });
             row.count += 1;
-            row.oldest_seconds = row.oldest_seconds.max(now_ns.saturating_sub(state.enter_ns) as f64 / 1e9);
+            row.oldest_seconds = row
+                .oldest_seconds
+                .max(now_ns.saturating_sub(state.enter_ns) as f64 / 1e9);
         }
         snapshot.in_flight = in_flight.into_values().collect();
         snapshot.losses = scan::losses(&maps).into_iter().collect();
@@ -68,7 +77,12 @@ impl LiveSource {
 
     fn add_tables(&self, snapshot: &mut Snapshot) {
         let tables = self.shared.tables();
-        for (slot, row) in tables.brokers.iter().enumerate().filter(|(_, row)| row.is_alive) {
+        for (slot, row) in tables
+            .brokers
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.is_alive)
+        {
             snapshot.brokers.push(BrokerRow {
                 slot: slot as u16,
                 cluster_id: row.broker.cluster_id.clone(),
@@ -90,16 +104,23 @@ impl LiveSource {
         for (dev, info) in &tables.devices {
             let one = info.leaves.first().filter(|_| info.leaves.len() == 1);
             let name = one.map_or_else(|| info.name.clone(), |leaf| leaf.name.clone());
-            devices.entry(*dev).or_insert_with(|| DeviceRow { dev: *dev, name, ..DeviceRow::default() });
+            devices.entry(*dev).or_insert_with(|| DeviceRow {
+                dev: *dev,
+                name,
+                ..DeviceRow::default()
+            });
             for leaf in &info.leaves {
-                devices.insert(leaf.dev, DeviceRow {
-                    dev: leaf.dev,
-                    name: leaf.name.clone(),
-                    is_watched_disk: true,
-                    model: leaf.model.clone(),
-                    serial: leaf.serial.clone(),
-                    firmware: leaf.firmware.clone(),
-                });
+                devices.insert(
+                    leaf.dev,
+                    DeviceRow {
+                        dev: leaf.dev,
+                        name: leaf.name.clone(),
+                        is_watched_disk: true,
+                        model: leaf.model.clone(),
+                        serial: leaf.serial.clone(),
+                        firmware: leaf.firmware.clone(),
+                    },
+                );
             }
         }
         snapshot.devices = devices.into_values().collect();
@@ -118,10 +139,20 @@ impl LiveSource {
             });
         }
         for ((dev, op, status), total) in &counts.block_errors {
-            snapshot.block_errors.push(BlockErrorRow { dev: *dev, op: block_op_code(op), status: status.clone(), total: *total });
+            snapshot.block_errors.push(BlockErrorRow {
+                dev: *dev,
+                op: block_op_code(op),
+                status: status.clone(),
+                total: *total,
+            });
         }
         for ((root, s_dev, errno), total) in &counts.writeback_errors {
-            snapshot.writeback_errors.push(WritebackErrorRow { root: *root, s_dev: *s_dev, errno: errno.clone(), total: *total });
+            snapshot.writeback_errors.push(WritebackErrorRow {
+                root: *root,
+                s_dev: *s_dev,
+                errno: errno.clone(),
+                total: *total,
+            });
         }
         for (class, total) in &counts.lost {
             snapshot.losses.push((class.clone(), *total));
@@ -134,17 +165,41 @@ impl LiveSource {
                 is_required: hook.required,
             });
         }
-        snapshot.log_event_kinds = StorageEventKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+        snapshot.log_event_kinds = StorageEventKind::ALL
+            .iter()
+            .map(|kind| kind.as_str().to_owned())
+            .collect();
         for ((broker, event), total) in &counts.log_events {
-            snapshot.log_events.push(LogEventRow { broker: *broker, event: event.clone(), total: *total });
+            snapshot.log_events.push(LogEventRow {
+                broker: *broker,
+                event: event.clone(),
+                total: *total,
+            });
         }
-        snapshot.incidents = counts.incident_totals.iter().map(|((verdict, cause), total)| (*verdict, *cause, *total)).collect();
-        for incident in counts.incidents.values().filter(|incident| incident.state != "closed") {
+        snapshot.incidents = counts
+            .incident_totals
+            .iter()
+            .map(|((verdict, cause), total)| (*verdict, *cause, *total))
+            .collect();
+        for incident in counts
+            .incidents
+            .values()
+            .filter(|incident| incident.state != "closed")
+        {
             let broker = incident.broker.as_ref();
             snapshot.open_incidents.push(OpenIncidentRow {
-                broker: broker.map(|b| b.node_id.map_or_else(|| b.pid.to_string(), |id| id.to_string())).unwrap_or_default(),
+                broker: broker
+                    .map(|b| {
+                        b.node_id
+                            .map_or_else(|| b.pid.to_string(), |id| id.to_string())
+                    })
+                    .unwrap_or_default(),
                 log_dir: broker.and_then(|b| b.log_dir.clone()).unwrap_or_default(),
-                device: incident.device.as_ref().map(|device| device.disk.clone()).unwrap_or_default(),
+                device: incident
+                    .device
+                    .as_ref()
+                    .map(|device| device.disk.clone())
+                    .unwrap_or_default(),
                 verdict: incident.verdict,
                 cause: incident.cause,
             });
@@ -156,7 +211,9 @@ impl LiveSource {
 }
 
 fn sync_op_code(name: &str) -> u8 {
-    (1..=5).find(|code| crate::decode::sync_op_name(*code) == name).unwrap_or(0)
+    (1..=5)
+        .find(|code| crate::decode::sync_op_name(*code) == name)
+        .unwrap_or(0)
 }
 
 fn block_op_code(name: &str) -> u8 {
@@ -165,6 +222,10 @@ fn block_op_code(name: &str) -> u8 {
         "write" => req_op::WRITE,
         "flush" => req_op::FLUSH,
         "discard" => req_op::DISCARD,
-        other => other.trim_start_matches("op(").trim_end_matches(')').parse().unwrap_or(u8::MAX),
+        other => other
+            .trim_start_matches("op(")
+            .trim_end_matches(')')
+            .parse()
+            .unwrap_or(u8::MAX),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     decode::FlagMasks,
     event::{HookState, Start},
-    helper::clock::{monotonic_ns, realtime_ns},
+    helper::clock::{monotonic_ns, offset_ns},
     probe::{
         self, Probe,
         facts::{ResolvedFacts, resolve_live},
@@ -36,7 +36,12 @@ pub struct Attached {
 /// Where tracefs is mounted; mounts it where it is not (root may).
 pub fn find_tracefs() -> Option<PathBuf> {
     let places = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-    let found = || places.iter().map(PathBuf::from).find(|place| place.join("events").is_dir());
+    let found = || {
+        places
+            .iter()
+            .map(PathBuf::from)
+            .find(|place| place.join("events").is_dir())
+    };
     found().or_else(|| {
         // SAFETY: constant NUL-terminated strings; the call keeps none of them.
         unsafe {
@@ -60,13 +65,15 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
     let tracefs = find_tracefs();
     let resolved = resolve_live(Path::new("/sys"), Path::new("/proc"), tracefs.as_deref());
     let mut options = config.load_options();
-    let mut probe = probe::attach(&resolved, &options).with_context(|| explain(tracefs.as_deref()))?;
+    let mut probe =
+        probe::attach(&resolved, &options).with_context(|| explain(tracefs.as_deref()))?;
     match selfprobe::run(&mut probe) {
         Ok(silent) if has_silent_fexit(&probe.states, &silent) => {
             // It attaches and does not fire: the other form, and proof of that.
             options.avoid.push("fexit".to_owned());
             drop(probe);
-            probe = probe::attach(&resolved, &options).with_context(|| explain(tracefs.as_deref()))?;
+            probe =
+                probe::attach(&resolved, &options).with_context(|| explain(tracefs.as_deref()))?;
             if let Err(error) = selfprobe::run(&mut probe) {
                 log::warn!("self-probe: {error:#}");
             }
@@ -82,9 +89,18 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
         }
     }
     let facts = &resolved.facts;
-    let masks = FlagMasks { preflush: facts.req_preflush, fua: facts.req_fua, meta: facts.req_meta, sync: facts.req_sync };
+    let masks = FlagMasks {
+        preflush: facts.req_preflush,
+        fua: facts.req_fua,
+        meta: facts.req_meta,
+        sync: facts.req_sync,
+    };
     let attached_ns = monotonic_ns();
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
     let start = Start {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: read("/proc/sys/kernel/hostname"),
@@ -93,15 +109,22 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
         timezone: host_timezone(),
         slow_ns: config.slow_ns,
         stall_ns: config.stall_ns,
-        clock_offset_ns: realtime_ns() - attached_ns as i64,
+        clock_offset_ns: offset_ns(),
         attached_ns,
     };
-    Ok(Attached { probe, resolved, masks, start })
+    Ok(Attached {
+        probe,
+        resolved,
+        masks,
+        start,
+    })
 }
 
 /// A sync hook in the form fexit that did not see a sync.
 fn has_silent_fexit(states: &[HookState], silent: &[String]) -> bool {
-    states.iter().any(|state| state.form == "fexit" && silent.contains(&state.name))
+    states
+        .iter()
+        .any(|state| state.form == "fexit" && silent.contains(&state.name))
 }
 
 /// Why loading may have failed, in words that say what to do.

@@ -70,12 +70,17 @@ impl Tables {
         let mut events = Vec::new();
         for index in 0..self.brokers.len() {
             let slot = &mut self.brokers[index];
-            let still = found.iter().any(|b| b.pid == slot.broker.pid && b.start_time_ticks == slot.broker.start_time_ticks);
+            let still = found.iter().any(|b| {
+                b.pid == slot.broker.pid && b.start_time_ticks == slot.broker.start_time_ticks
+            });
             if slot.is_alive && !still {
                 slot.is_alive = false;
                 let pid = slot.broker.pid;
                 let _ = maps.targets.remove(&pid);
-                events.push(Event::BrokerGone { slot: index as u16, pid });
+                events.push(Event::BrokerGone {
+                    slot: index as u16,
+                    pid,
+                });
             }
         }
         for broker in found {
@@ -84,7 +89,12 @@ impl Tables {
         Ok(events)
     }
 
-    fn apply_broker(&mut self, broker: &Broker, maps: &mut Maps, events: &mut Vec<Event>) -> anyhow::Result<()> {
+    fn apply_broker(
+        &mut self,
+        broker: &Broker,
+        maps: &mut Maps,
+        events: &mut Vec<Event>,
+    ) -> anyhow::Result<()> {
         let index = self.slot_for(broker);
         let changed = match index {
             Some(index) => {
@@ -95,7 +105,10 @@ impl Tables {
                 changed
             }
             None => {
-                self.brokers.push(BrokerSlot { broker: broker.clone(), is_alive: true });
+                self.brokers.push(BrokerSlot {
+                    broker: broker.clone(),
+                    is_alive: true,
+                });
                 true
             }
         };
@@ -106,16 +119,26 @@ impl Tables {
         for dir in broker.log_dirs.iter().chain(&broker.metadata_log_dir) {
             self.apply_dir(slot, dir, maps, events)?;
         }
-        let target = Target { broker: slot, flags: 0 };
-        maps.targets.insert(&broker.pid, &target, 0).context("watch the broker's process: insert into TARGETS")?;
-        events.push(Event::Broker { slot, broker: Box::new(broker.clone()) });
+        let target = Target {
+            broker: slot,
+            flags: 0,
+        };
+        maps.targets
+            .insert(&broker.pid, &target, 0)
+            .context("watch the broker's process: insert into TARGETS")?;
+        events.push(Event::Broker {
+            slot,
+            broker: Box::new(broker.clone()),
+        });
         Ok(())
     }
 
     /// The slot of this process, or the free slot of the same broker's last one.
     fn slot_for(&self, broker: &Broker) -> Option<usize> {
         let same_process = |slot: &BrokerSlot| {
-            slot.is_alive && slot.broker.pid == broker.pid && slot.broker.start_time_ticks == broker.start_time_ticks
+            slot.is_alive
+                && slot.broker.pid == broker.pid
+                && slot.broker.start_time_ticks == broker.start_time_ticks
         };
         let same_broker = |slot: &BrokerSlot| {
             !slot.is_alive
@@ -127,35 +150,76 @@ impl Tables {
         position.or_else(|| self.brokers.iter().position(same_broker))
     }
 
-    fn apply_dir(&mut self, broker: u16, dir: &LogDir, maps: &mut Maps, events: &mut Vec<Event>) -> anyhow::Result<()> {
+    fn apply_dir(
+        &mut self,
+        broker: u16,
+        dir: &LogDir,
+        maps: &mut Maps,
+        events: &mut Vec<Event>,
+    ) -> anyhow::Result<()> {
         if dir.ino == 0 || dir.s_dev == 0 {
             return Ok(());
         }
         let path = dir.path.to_string_lossy().into_owned();
-        let known = self.roots.iter().position(|root| root.broker == broker && root.path == path);
+        let known = self
+            .roots
+            .iter()
+            .position(|root| root.broker == broker && root.path == path);
         let slot = match known {
-            Some(slot) if self.roots[slot].ino == dir.ino && self.roots[slot].s_dev == dir.s_dev => return Ok(()),
+            Some(slot)
+                if self.roots[slot].ino == dir.ino && self.roots[slot].s_dev == dir.s_dev =>
+            {
+                return Ok(());
+            }
             Some(slot) => {
                 let old = &self.roots[slot];
-                let _ = maps.roots.remove(&InodeKey { ino: old.ino, s_dev: old.s_dev, pad: 0 });
+                let _ = maps.roots.remove(&InodeKey {
+                    ino: old.ino,
+                    s_dev: old.s_dev,
+                    pad: 0,
+                });
                 slot
             }
             None => {
-                self.roots.push(RootSlot { broker, path: path.clone(), s_dev: dir.s_dev, ino: dir.ino });
+                self.roots.push(RootSlot {
+                    broker,
+                    path: path.clone(),
+                    s_dev: dir.s_dev,
+                    ino: dir.ino,
+                });
                 self.roots.len() - 1
             }
         };
         self.roots[slot].ino = dir.ino;
         self.roots[slot].s_dev = dir.s_dev;
-        let key = InodeKey { ino: dir.ino, s_dev: dir.s_dev, pad: 0 };
-        maps.roots.insert(&key, &(slot as u32), 0).context("watch a directory: insert into ROOTS")?;
-        maps.filesystems.insert(&dir.s_dev, &1, 0).context("watch a file system: insert into FILESYSTEMS")?;
+        let key = InodeKey {
+            ino: dir.ino,
+            s_dev: dir.s_dev,
+            pad: 0,
+        };
+        maps.roots
+            .insert(&key, &(slot as u32), 0)
+            .context("watch a directory: insert into ROOTS")?;
+        maps.filesystems
+            .insert(&dir.s_dev, &1, 0)
+            .context("watch a file system: insert into FILESYSTEMS")?;
         for op in [op::FSYNC, op::MSYNC] {
-            let key = HistKey { s_dev: dir.s_dev, broker, root: slot as u16, op: u32::from(op) };
-            create(maps.hist.insert(&key, zeroes(NO_HIST)?, NO_EXIST)).context("count a directory's syncs: insert into HIST")?;
+            let key = HistKey {
+                s_dev: dir.s_dev,
+                broker,
+                root: slot as u16,
+                op: u32::from(op),
+            };
+            create(maps.hist.insert(&key, zeroes(NO_HIST)?, NO_EXIST))
+                .context("count a directory's syncs: insert into HIST")?;
         }
         raise_epoch(maps)?;
-        events.push(Event::Root { slot: slot as u16, broker, path, s_dev: dir.s_dev });
+        events.push(Event::Root {
+            slot: slot as u16,
+            broker,
+            path,
+            s_dev: dir.s_dev,
+        });
         if !self.devices.contains_key(&dir.s_dev) && !self.unresolved.contains(&dir.s_dev) {
             self.unresolved.push(dir.s_dev);
         }
@@ -166,20 +230,42 @@ impl Tables {
     ///
     /// # Errors
     /// When a map refuses an entry.
-    pub fn apply_device(&mut self, dev: u32, info: &DeviceInfo, maps: &mut Maps) -> anyhow::Result<Event> {
+    pub fn apply_device(
+        &mut self,
+        dev: u32,
+        info: &DeviceInfo,
+        maps: &mut Maps,
+    ) -> anyhow::Result<Event> {
         self.unresolved.retain(|unresolved| *unresolved != dev);
         for leaf in &info.leaves {
-            maps.devs.insert(&leaf.dev, &1, 0).context("watch a disk: insert into DEVS")?;
-            create(maps.flushes.insert(&leaf.dev, &FlushState::default(), NO_EXIST)).context("count a disk's flushes: insert into FLUSHES")?;
+            maps.devs
+                .insert(&leaf.dev, &1, 0)
+                .context("watch a disk: insert into DEVS")?;
+            create(
+                maps.flushes
+                    .insert(&leaf.dev, &FlushState::default(), NO_EXIST),
+            )
+            .context("count a disk's flushes: insert into FLUSHES")?;
             for op in [req_op::READ, req_op::WRITE, req_op::FLUSH, req_op::DISCARD] {
-                let empty = BlockHist { nr_bytes: 0, device: NO_HIST, queue: NO_HIST };
-                create(maps.block_hist.insert(&block_hist_key(leaf.dev, op), zeroes(empty)?, NO_EXIST))
-                    .context("count a disk's requests: insert into BLOCK_HIST")?;
+                let empty = BlockHist {
+                    nr_bytes: 0,
+                    device: NO_HIST,
+                    queue: NO_HIST,
+                };
+                create(maps.block_hist.insert(
+                    &block_hist_key(leaf.dev, op),
+                    zeroes(empty)?,
+                    NO_EXIST,
+                ))
+                .context("count a disk's requests: insert into BLOCK_HIST")?;
             }
         }
         raise_epoch(maps)?;
         self.devices.insert(dev, info.clone());
-        Ok(Event::Device { dev, info: Box::new(info.clone()) })
+        Ok(Event::Device {
+            dev,
+            info: Box::new(info.clone()),
+        })
     }
 }
 
@@ -189,13 +275,18 @@ const NO_EXIST: u64 = 1;
 /// A key that is there already keeps its counts.
 fn create(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }
 
 fn zeroes<T: aya::Pod>(value: T) -> anyhow::Result<PerCpuValues<T>> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))?;
+    let cpus =
+        aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))?;
     Ok(PerCpuValues::try_from(vec![value; cpus.get() as usize])?)
 }
 
@@ -204,5 +295,8 @@ fn raise_epoch(maps: &mut Maps) -> anyhow::Result<()> {
     let now = maps.epoch.get(&0, 0).unwrap_or(1);
     // 16 bits in the kernel's entries; 0 there means never.
     let next = if now >= 0xfff0 { 1 } else { now + 1 };
-    maps.epoch.set(0, &next, 0).context("raise EPOCH")
+    maps.epoch.set(0, &next, 0).context("raise EPOCH")?;
+    maps.watched_since
+        .set(0, &crate::helper::clock::monotonic_ns(), 0)
+        .context("set WATCHED_SINCE")
 }

@@ -47,7 +47,8 @@ pub fn stdout_emit(json: bool, text: TextOptions) -> Emit {
 /// Whether text goes to a terminal that wants colour (no-color.org).
 pub fn wants_colour() -> bool {
     use std::io::IsTerminal as _;
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The capture while it is written.
@@ -75,7 +76,11 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
             }
         })
     });
-    let text = TextOptions { colour: wants_colour(), utc: options.utc, verbose: options.verbose };
+    let text = TextOptions {
+        colour: wants_colour(),
+        utc: options.utc,
+        verbose: options.verbose,
+    };
     let (live, _shared) = Live::new(config, attached, stdout_emit(options.json, text), record);
     let outcome = live.run(shutdown(options.duration)).await?;
     if let Some(recorder) = recorder {
@@ -88,7 +93,10 @@ async fn open_recorder(path: &Path) -> anyhow::Result<Rc<RefCell<Recorder>>> {
     let sink = Sink::open(&HelperCommand::default(), path, OPEN_DEADLINE)
         .await
         .with_context(|| format!("record to {}", path.display()))?;
-    Ok(Rc::new(RefCell::new(Recorder { encoder: CaptureEncoder::new(env!("CARGO_PKG_VERSION")), sink })))
+    Ok(Rc::new(RefCell::new(Recorder {
+        encoder: CaptureEncoder::new(env!("CARGO_PKG_VERSION")),
+        sink,
+    })))
 }
 
 async fn finish_recorder(recorder: Rc<RefCell<Recorder>>, path: &Path) {
@@ -104,7 +112,11 @@ async fn finish_recorder(recorder: Rc<RefCell<Recorder>>, path: &Path) {
         eprintln!("error: write capture {}: {why}", path.display());
     }
     if report.dropped_bytes > 0 {
-        eprintln!("error: write capture {}: {} bytes were dropped, it has gaps", path.display(), report.dropped_bytes);
+        eprintln!(
+            "error: write capture {}: {} bytes were dropped, it has gaps",
+            path.display(),
+            report.dropped_bytes
+        );
     }
 }
 

@@ -91,7 +91,10 @@ mod tests {
     fn a_bucket_is_at_most_a_tenth_wide() {
         for bucket in 1..NR_BUCKETS - 1 {
             let (low, high) = (upper_bound_ns(bucket - 1), upper_bound_ns(bucket));
-            assert!((high - low) as f64 <= 0.1 * low as f64 + 1.0, "bucket {bucket}");
+            assert!(
+                (high - low) as f64 <= 0.1 * low as f64 + 1.0,
+                "bucket {bucket}"
+            );
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         read::{Addr, Mem, Probe, Typed},
         request::disk_of,
     },
-    maps::{BLOCK_HIST, DEVS, FLUSHES, INODES, RING, RQS, atomic_add, epoch, lost},
+    maps::{BLOCK_HIST, DEVS, FLUSHES, INODES, RING, RQS, WATCHED_SINCE, atomic_add, epoch, lost},
 };
 
 /// Bios of a failed or slow request that are looked at.
@@ -238,7 +238,17 @@ fn flushed(state: &RqState, now: u64, device_ns: u64, status: i32) {
 #[inline(never)]
 fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
     if status == 0 {
-        lost(Loss::UnmatchedComplete);
+        // Empty waiters of a shared flush are never issued; and what was in
+        // flight when the disk became watched is told from the watch's start.
+        let allocated = if fact!(request_start_time_ns) == UNKNOWN {
+            0
+        } else {
+            Probe::u64(rq, fact!(request_start_time_ns))
+        };
+        let since = WATCHED_SINCE.get(0).copied().unwrap_or(0);
+        if nr_bytes != 0 && (allocated == 0 || allocated > since) {
+            lost(Loss::UnmatchedComplete);
+        }
         return;
     }
     let state = RqState {
@@ -305,7 +315,11 @@ const EMPTY: Report = Report {
     status: 0,
     bio: 0,
     inode: 0,
-    key: InodeKey { ino: 0, s_dev: 0, pad: 0 },
+    key: InodeKey {
+        ino: 0,
+        s_dev: 0,
+        pad: 0,
+    },
     rdev: 0,
     source: file_source::UNKNOWN,
     any: 0,
@@ -320,7 +334,9 @@ static SCRATCH_REPORT: PerCpuArray<Report> = PerCpuArray::with_max_entries(1, 0)
 fn scratch<'a>() -> Option<&'a mut Report> {
     // SAFETY: this CPU's element; only the completion program uses it, and it
     // does not nest on one CPU.
-    SCRATCH_REPORT.get_ptr_mut(0).map(|report| unsafe { &mut *report })
+    SCRATCH_REPORT
+        .get_ptr_mut(0)
+        .map(|report| unsafe { &mut *report })
 }
 
 /// Walks the bios of a failed or slow request and sends one record per run of
@@ -469,7 +485,11 @@ extern "C" fn fsyncscope_emit(nr_errors: u64) -> i32 {
         (*record).status_is_errno = status_is_errno;
         (*record).file_source = report.source;
         (*record).spans_files = report.any;
-        (*record).nr_requeue = if state.nr_requeue > 255 { 255 } else { state.nr_requeue as u8 };
+        (*record).nr_requeue = if state.nr_requeue > 255 {
+            255
+        } else {
+            state.nr_requeue as u8
+        };
         (*record).root = root;
         (*record).pad = 0;
         read_names(dentry, &mut (*record).names);
@@ -481,7 +501,11 @@ extern "C" fn fsyncscope_emit(nr_errors: u64) -> i32 {
 /// The status argument: errno as it is, blk_status_t as one byte.
 #[inline(always)]
 fn status_of(raw: u64) -> i32 {
-    if fact!(complete_status_is_errno) == 1 { raw as i32 } else { (raw & 0xff) as i32 }
+    if fact!(complete_status_is_errno) == 1 {
+        raw as i32
+    } else {
+        (raw & 0xff) as i32
+    }
 }
 
 /// Issue, typed.
@@ -494,7 +518,11 @@ pub fn block_rq_issue_typed(ctx: BtfTracePointContext) -> i32 {
 /// Issue, raw.
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn block_rq_issue(ctx: RawTracePointContext) -> i32 {
-    let rq: u64 = if fact!(arg_issue_rq) == 1 { ctx.arg(1) } else { ctx.arg(0) };
+    let rq: u64 = if fact!(arg_issue_rq) == 1 {
+        ctx.arg(1)
+    } else {
+        ctx.arg(0)
+    };
     issued::<Probe>(rq);
     0
 }
@@ -502,7 +530,11 @@ pub fn block_rq_issue(ctx: RawTracePointContext) -> i32 {
 /// Requeue.
 #[raw_tracepoint(tracepoint = "block_rq_requeue")]
 pub fn block_rq_requeue(ctx: RawTracePointContext) -> i32 {
-    let rq: u64 = if fact!(arg_requeue_rq) == 1 { ctx.arg(1) } else { ctx.arg(0) };
+    let rq: u64 = if fact!(arg_requeue_rq) == 1 {
+        ctx.arg(1)
+    } else {
+        ctx.arg(0)
+    };
     requeued(rq);
     0
 }

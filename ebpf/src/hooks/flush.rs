@@ -57,7 +57,11 @@ pub fn block_bio_queue_typed(ctx: BtfTracePointContext) -> i32 {
 /// Raw form, position from BTF.
 #[raw_tracepoint(tracepoint = "block_bio_queue")]
 pub fn block_bio_queue(ctx: RawTracePointContext) -> i32 {
-    let bio: u64 = if fact!(arg_bio_queue_bio) == 1 { ctx.arg(1) } else { ctx.arg(0) };
+    let bio: u64 = if fact!(arg_bio_queue_bio) == 1 {
+        ctx.arg(1)
+    } else {
+        ctx.arg(0)
+    };
     queued::<Probe>(bio);
     0
 }

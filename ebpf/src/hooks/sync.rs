@@ -43,7 +43,10 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
     // SAFETY: values are replaced whole by the agent.
     let target = match unsafe { TARGETS.get(&tgid) } {
         Some(target) => *target,
-        None if fact!(watch_all) != 0 => Target { broker: SLOT_NONE, flags: 0 },
+        None if fact!(watch_all) != 0 => Target {
+            broker: SLOT_NONE,
+            flags: 0,
+        },
         None => return,
     };
     let tid = pid_tgid as u32;
@@ -268,11 +271,48 @@ fn sync_mapping(args: [u64; 4]) -> Option<(u64, u64, u64)> {
     (args[2] & MS_SYNC != 0).then_some((args[0], args[1], args[2]))
 }
 
-syscall!(fsync, op::FSYNC, fd_only, enter_fsync, exit_fsync, fentry_fsync, fexit_fsync);
-syscall!(fdatasync, op::FDATASYNC, fd_only, enter_fdatasync, exit_fdatasync, fentry_fdatasync, fexit_fdatasync);
-syscall!(msync, op::MSYNC, sync_mapping, enter_msync, exit_msync, fentry_msync, fexit_msync);
 syscall!(
-    sync_file_range, op::SYNC_FILE_RANGE, fd_range,
-    enter_sync_file_range, exit_sync_file_range, fentry_sync_file_range, fexit_sync_file_range
+    fsync,
+    op::FSYNC,
+    fd_only,
+    enter_fsync,
+    exit_fsync,
+    fentry_fsync,
+    fexit_fsync
 );
-syscall!(syncfs, op::SYNCFS, fd_only, enter_syncfs, exit_syncfs, fentry_syncfs, fexit_syncfs);
+syscall!(
+    fdatasync,
+    op::FDATASYNC,
+    fd_only,
+    enter_fdatasync,
+    exit_fdatasync,
+    fentry_fdatasync,
+    fexit_fdatasync
+);
+syscall!(
+    msync,
+    op::MSYNC,
+    sync_mapping,
+    enter_msync,
+    exit_msync,
+    fentry_msync,
+    fexit_msync
+);
+syscall!(
+    sync_file_range,
+    op::SYNC_FILE_RANGE,
+    fd_range,
+    enter_sync_file_range,
+    exit_sync_file_range,
+    fentry_sync_file_range,
+    fexit_sync_file_range
+);
+syscall!(
+    syncfs,
+    op::SYNCFS,
+    fd_only,
+    enter_syncfs,
+    exit_syncfs,
+    fentry_syncfs,
+    fexit_syncfs
+);

@@ -22,7 +22,11 @@ pub fn key_of<M: Mem>(inode: Addr) -> InodeKey {
     let sb = M::u64(inode, fact!(inode_i_sb));
     InodeKey {
         ino: M::u64(inode, fact!(inode_i_ino)),
-        s_dev: if sb == 0 { 0 } else { M::u32(sb, fact!(super_block_s_dev)) },
+        s_dev: if sb == 0 {
+            0
+        } else {
+            M::u32(sb, fact!(super_block_s_dev))
+        },
         pad: 0,
     }
 }

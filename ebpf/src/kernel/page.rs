@@ -37,7 +37,11 @@ impl Owner {
     /// Nobody known.
     pub const UNKNOWN: Owner = Owner {
         inode: 0,
-        key: InodeKey { ino: 0, s_dev: 0, pad: 0 },
+        key: InodeKey {
+            ino: 0,
+            s_dev: 0,
+            pad: 0,
+        },
         source: file_source::UNKNOWN,
         rdev: 0,
     };
@@ -57,7 +61,11 @@ fn head_of<M: Mem>(page: Addr) -> Addr {
     // a pointer lies in the same struct page array, at or below the tail.
     let masked = page & word;
     let pointed = word - 1;
-    if pointed <= page && page - pointed < (1 << 30) { pointed } else { masked }
+    if pointed <= page && page - pointed < (1 << 30) {
+        pointed
+    } else {
+        masked
+    }
 }
 
 /// Owner of the data of `bio`.
@@ -131,7 +139,11 @@ fn inode_owner(inode: Addr, source: u8) -> Owner {
     if mode & S_IFMT == S_IFBLK {
         return Owner {
             inode,
-            key: InodeKey { ino: 0, s_dev: 0, pad: 0 },
+            key: InodeKey {
+                ino: 0,
+                s_dev: 0,
+                pad: 0,
+            },
             source: file_source::BLOCKDEV,
             rdev: Probe::u32(inode, fact!(inode_i_rdev)),
         };

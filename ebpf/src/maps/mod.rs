@@ -75,6 +75,11 @@ pub static FLUSHES: HashMap<u32, FlushState> = HashMap::with_max_entries(256, 0)
 #[map]
 pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 
+/// `WATCHED_SINCE[0]`: CLOCK_MONOTONIC at which DEVS last changed. Written by the
+/// agent: a request allocated before may complete without its issue being seen.
+#[map]
+pub static WATCHED_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Losses by class, see [`Loss`]. Read by the agent.
 #[map]
 pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT as u32, 0);

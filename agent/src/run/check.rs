@@ -81,8 +81,8 @@ fn render(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "{:<31}{:<10}{:<18}{}",
-        "HOOK", "STATE", "FORM", "NOTE"
+        "{:<31}{:<10}{:<18}NOTE",
+        "HOOK", "STATE", "FORM"
     );
     for hook in &report.hooks {
         let name = if hook.required {

@@ -66,7 +66,7 @@ pub const fn upper_bound_ns(bucket: usize) -> u64 {
     let linear = i % PER_OCTAVE as u64 + 1;
     // Rounded up: bucket_of floors, so the first value of the next bucket is
     // the ceiling of the real bound.
-    (1 << octave) + ((linear << octave) + PER_OCTAVE as u64 - 1) / PER_OCTAVE as u64
+    (1 << octave) + (linear << octave).div_ceil(PER_OCTAVE as u64)
 }
 
 const _: () = assert!(size_of::<HistKey>() == 12);

@@ -56,6 +56,7 @@ pub struct Running {
     child: Child,
     /// From exec to attached.
     pub attach_time: Duration,
+    stdout: PathBuf,
     stderr: PathBuf,
 }
 
@@ -108,11 +109,11 @@ impl Contender {
             }
             Contender::Agent(path) => {
                 command = Command::new(path);
-                command.args(["watch", "--pid", &pid.to_string()]);
+                command.args(["watch", "--json", "--pid", &pid.to_string()]);
             }
             Contender::AgentAll(path) => {
                 command = Command::new(path);
-                command.args(["watch", "--all"]);
+                command.args(["watch", "--json", "--all"]);
             }
         }
         Some(command)
@@ -128,10 +129,11 @@ impl Contender {
         let Some(mut command) = self.command(scene, pid) else {
             return Ok(None);
         };
+        let stdout = scene.beside("stdout");
         let stderr = scene.beside("stderr");
         command
             .stdin(Stdio::null())
-            .stdout(File::create(scene.beside("stdout"))?)
+            .stdout(File::create(&stdout)?)
             .stderr(File::create(&stderr)?);
         let begin = Instant::now();
         let child = command
@@ -140,6 +142,7 @@ impl Contender {
         let mut running = Running {
             child,
             attach_time: Duration::ZERO,
+            stdout,
             stderr,
         };
         running.attach_time = if self.is_agent() {
@@ -207,7 +210,7 @@ impl Running {
         }
     }
 
-    /// Ends it in order; it has ten seconds.
+    /// Ends it in order; it has ten seconds. Out: all that it printed.
     pub fn stop(mut self) -> anyhow::Result<String> {
         super::load::signal(self.pid(), libc::SIGINT)?;
         let begin = Instant::now();
@@ -217,7 +220,8 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(self.read_stderr())
+        let said = fs::read(&self.stdout).context("read its output")?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 }
 

@@ -5,18 +5,25 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use fsyncscope_tests::writer::{Writer, WriterConfig};
 use serde::Deserialize;
 
 use super::scene::Scene;
+
+/// How long a load waits before its first sync.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// The loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
     /// fio, two jobs, 4 KiB writes each followed by fsync.
     Fio,
+    /// The lab's writer: 50 partitions in turn by two threads, each flush an
+    /// fsync of the segment and an msync of both indexes.
+    Partitions,
 }
 
 /// What a load has done.
@@ -30,43 +37,72 @@ pub struct Done {
 
 /// A load that is held or at work.
 pub struct Running {
-    child: Child,
+    duration: Duration,
+    process: Process,
+}
+
+enum Process {
+    Fio(Child),
+    Writer(Box<Writer>),
 }
 
 impl Load {
     /// All of them.
-    pub const ALL: [Load; 1] = [Load::Fio];
+    pub const ALL: [Load; 2] = [Load::Fio, Load::Partitions];
 
     /// As the table calls it.
     pub fn name(self) -> &'static str {
         match self {
             Load::Fio => "A: fio, 2 jobs, 4 KiB write + fsync",
+            Load::Partitions => "B: 50 partitions, 4 KiB write + fsync + 2 msync",
         }
     }
 
     /// Starts it and holds it before its first sync.
     pub fn start_held(self, scene: &Scene, duration: Duration) -> anyhow::Result<Running> {
-        let mut command = match self {
-            Load::Fio => fio(&scene.mount(), duration),
+        let process = match self {
+            Load::Fio => start_fio(scene, duration)?,
+            Load::Partitions => start_writer(scene)?,
         };
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .context("start the load")?;
-        let running = Running { child };
-        // fio is in its start delay by then.
-        thread::sleep(Duration::from_millis(300));
+        let running = Running { duration, process };
         signal(running.pid(), libc::SIGSTOP)?;
+        // The hold is over by the clock, and nothing runs.
+        thread::sleep(HOLD);
         Ok(running)
     }
+}
+
+fn start_fio(scene: &Scene, duration: Duration) -> anyhow::Result<Process> {
+    let child = fio(&scene.mount(), duration)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .context("start fio")?;
+    // It is in its start delay by then.
+    thread::sleep(Duration::from_millis(300));
+    Ok(Process::Fio(child))
+}
+
+fn start_writer(scene: &Scene) -> anyhow::Result<Process> {
+    let mut config = WriterConfig::new(scene.beside("writer"), vec![scene.mount().join("kafka")]);
+    config.partitions = 50;
+    config.handlers = 2;
+    config.flushes_per_s = 0.0;
+    config.checkpoint_ms = 0;
+    config.segment_bytes = 4 << 20;
+    config.hold_before_first_sync_ms = HOLD.as_millis() as u64;
+    let writer = Writer::start(&scene.lab, config)?;
+    Ok(Process::Writer(Box::new(writer)))
 }
 
 impl Running {
     /// Its process; all its jobs are threads of it.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.process {
+            Process::Fio(child) => child.id(),
+            Process::Writer(writer) => writer.pid(),
+        }
     }
 
     /// Lets it go.
@@ -76,24 +112,59 @@ impl Running {
 
     /// Waits for its end.
     pub fn finish(mut self) -> anyhow::Result<Done> {
-        let mut text = String::new();
-        if let Some(mut stdout) = self.child.stdout.take() {
-            std::io::Read::read_to_string(&mut stdout, &mut text)
-                .context("read the load's result")?;
+        match &mut self.process {
+            Process::Fio(child) => finish_fio(child),
+            Process::Writer(writer) => finish_writer(writer, self.duration),
         }
-        let status = self.child.wait().context("wait for the load")?;
-        if !status.success() {
-            bail!("the load failed: {status}");
-        }
-        parse_fio(&text)
     }
+}
+
+fn finish_fio(child: &mut Child) -> anyhow::Result<Done> {
+    let mut text = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        std::io::Read::read_to_string(&mut stdout, &mut text).context("read fio's result")?;
+    }
+    let status = child.wait().context("wait for fio")?;
+    if !status.success() {
+        bail!("fio failed: {status}");
+    }
+    parse_fio(&text)
+}
+
+/// The rate is that between the first flush and the end of the time; the calls
+/// are all that it ever made.
+fn finish_writer(writer: &mut Writer, duration: Duration) -> anyhow::Result<Done> {
+    writer.wait_for_flushes(1, Duration::from_secs(10))?;
+    let begin = Instant::now();
+    let first = writer.flushes()?;
+    thread::sleep(duration);
+    let flushes = writer.flushes()? - first;
+    let elapsed = begin.elapsed();
+    let counts = writer.finish()?;
+    let syncs: u64 = counts.ops.values().map(|calls| calls.total()).sum();
+    let failed: u64 = counts.ops.values().map(|calls| calls.failed).sum();
+    if failed > 0 || counts.flushes == 0 {
+        bail!(
+            "the writer made {} flushes, {failed} calls failed",
+            counts.flushes
+        );
+    }
+    let syncs_per_flush = syncs as f64 / counts.flushes as f64;
+    Ok(Done {
+        syncs,
+        syncs_per_second: flushes as f64 * syncs_per_flush / elapsed.as_secs_f64(),
+    })
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        // A stopped process does not end on anything but SIGKILL; the writer
+        // ends itself in its own drop once it runs again.
+        if let Process::Fio(child) = &mut self.process
+            && let Ok(None) = child.try_wait()
+        {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }

@@ -146,17 +146,15 @@ fn parse_stat_ticks(stat: &str) -> Option<u64> {
     Some(utime + stime)
 }
 
-/// The agent's summary ends with a line like `lost: 0` or
-/// `lost: ring_full 3, map_full 1`.
+/// All losses in the last line of the agent's JSON; `None` for the peers, which
+/// say nothing of theirs.
 fn parse_lost(said: &str) -> Option<u64> {
-    let line = said.lines().rev().find_map(|line| {
-        let at = line.find("lost: ")?;
-        Some(&line[at + "lost: ".len()..])
-    })?;
-    let numbers = line
-        .split([' ', ','])
-        .filter_map(|word| word.parse::<u64>().ok());
-    Some(numbers.sum())
+    let last: serde_json::Value = serde_json::from_str(said.lines().last()?).ok()?;
+    if last.get("type")? != "stopped" {
+        return None;
+    }
+    let lost = last.get("lost").and_then(|lost| lost.as_object());
+    Some(lost.map_or(0, |lost| lost.values().filter_map(|n| n.as_u64()).sum()))
 }
 
 #[cfg(test)]
@@ -174,11 +172,9 @@ mod tests {
 
     #[test]
     fn losses_are_added_up() {
-        assert_eq!(parse_lost("fsyncscope: attached\nlost: 0\n"), Some(0));
-        assert_eq!(
-            parse_lost("syncs 12\nlost: ring_full 3, map_full 1\n"),
-            Some(4)
-        );
-        assert_eq!(parse_lost("nothing"), None);
+        let line = r#"{"type":"stopped","lost":{"a":3,"b":1}}"#;
+        assert_eq!(parse_lost(&format!("{{}}\n{line}\n")), Some(4));
+        assert_eq!(parse_lost(r#"{"type":"stopped"}"#), Some(0));
+        assert_eq!(parse_lost("@device_ns: 3"), None);
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
+use fsyncscope_tests::lab::Lab;
 
 use crate::process::{output, say};
 
@@ -42,6 +43,8 @@ pub fn check_interrupt() -> anyhow::Result<()> {
 /// The mounted disk and a folder beside it.
 #[derive(Debug)]
 pub struct Scene {
+    /// Owns the writer of load B.
+    pub lab: Lab,
     folder: PathBuf,
     /// `/dev/loopN`.
     pub device: String,
@@ -54,6 +57,7 @@ impl Scene {
         let folder = Path::new(SHM).join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         let mut scene = Scene {
+            lab: Lab::open()?,
             folder,
             device: String::new(),
         };

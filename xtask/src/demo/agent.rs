@@ -21,13 +21,11 @@ use super::incident::parse_line;
 /// What it prints on stderr when all hooks are in place.
 const ATTACHED: &str = "fsyncscope: attached";
 
-/// All incidents, and the last line as it came.
+/// All incidents.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     /// By incident, in order of their first line.
     pub told: Vec<Told>,
-    /// The last line of an incident, for `--json`.
-    pub last_line: String,
 }
 
 /// The agent.
@@ -124,17 +122,20 @@ impl Output {
         let Some(incident) = parse_line(line) else {
             return;
         };
-        self.last_line = line.to_string();
         match self
             .told
             .iter_mut()
             .find(|told| told.last.id == incident.id)
         {
-            Some(told) => told.last = incident,
+            Some(told) => {
+                told.last = incident;
+                told.last_line = line.to_string();
+            }
             None => self.told.push(Told {
                 first_at_ns: at_ns,
                 first: incident.clone(),
                 last: incident,
+                last_line: line.to_string(),
             }),
         }
     }
@@ -155,6 +156,6 @@ mod tests {
         assert_eq!(output.told[0].first_at_ns, 5);
         assert_eq!(output.told[0].first.verdict, "UNKNOWN");
         assert_eq!(output.told[0].last.verdict, "CONFIRMED");
-        assert!(output.last_line.contains("CONFIRMED"));
+        assert!(output.told[0].last_line.contains("CONFIRMED"));
     }
 }

@@ -22,14 +22,18 @@ pub struct Told {
     pub first: Incident,
     /// The last line.
     pub last: Incident,
+    /// The same as it was printed.
+    pub last_line: String,
 }
 
-/// All disagreements.
-pub fn compare(expect: Expect, truth: &Truth, told: &[Told]) -> Vec<String> {
-    let ours: Vec<&Told> = told
-        .iter()
-        .filter(|told| is_of_broker(&told.last, truth))
-        .collect();
+/// What was told of this broker, not of others on the host.
+pub fn of_broker(truth: &Truth, told: &[Told]) -> Vec<Told> {
+    let ours = told.iter().filter(|told| is_of_broker(&told.last, truth));
+    ours.cloned().collect()
+}
+
+/// All disagreements. In: what was told of the broker.
+pub fn compare(expect: Expect, truth: &Truth, ours: &[Told]) -> Vec<String> {
     match expect {
         Expect::Nothing => ours
             .iter()
@@ -40,13 +44,13 @@ pub fn compare(expect: Expect, truth: &Truth, told: &[Told]) -> Vec<String> {
                 )
             })
             .collect(),
-        Expect::Unknown => compare_unknown(&ours),
+        Expect::Unknown => compare_unknown(ours),
         Expect::Failed {
             op,
             file_kinds,
             has_log_line,
             said,
-        } => with_one(&ours, "CONFIRMED", "device-error", |told, wrong| {
+        } => with_one(ours, "CONFIRMED", "device-error", |told, wrong| {
             compare_device(&told.last, truth, wrong);
             compare_failed_syncs(&told.last, truth, op, file_kinds, wrong);
             compare_failed_requests(&told.last, truth, wrong);
@@ -62,7 +66,7 @@ pub fn compare(expect: Expect, truth: &Truth, told: &[Told]) -> Vec<String> {
         Expect::FlushHeld {
             delay_ms,
             while_in_flight,
-        } => with_one(&ours, "STALLED", "device-stall", |told, wrong| {
+        } => with_one(ours, "STALLED", "device-stall", |told, wrong| {
             compare_device(&told.last, truth, wrong);
             compare_held(told, truth, delay_ms, wrong);
             if while_in_flight {
@@ -90,7 +94,7 @@ fn headline(incident: &Incident) -> String {
     format!("{} ({cause}), incident {}", incident.verdict, incident.id)
 }
 
-fn compare_unknown(ours: &[&Told]) -> Vec<String> {
+fn compare_unknown(ours: &[Told]) -> Vec<String> {
     if ours.is_empty() {
         return vec!["the broker's error was not reported at all".into()];
     }
@@ -102,7 +106,7 @@ fn compare_unknown(ours: &[&Told]) -> Vec<String> {
 
 /// Exactly one incident, of this verdict and cause, that passes the rest.
 fn with_one(
-    ours: &[&Told],
+    ours: &[Told],
     verdict: &str,
     cause: &str,
     rest: impl Fn(&Told, &mut Vec<String>),
@@ -153,7 +157,8 @@ fn compare_failed_syncs(
             && sync
                 .file_kind
                 .as_deref()
-                .is_some_and(|kind| kinds.contains(&kind))
+                // By its suffix, with or without the dot.
+                .is_some_and(|kind| kinds.contains(&kind.trim_start_matches('.')))
             && sync.topic_partition.is_some()
     };
     if !failed.iter().any(|sync| is_expected(&sync)) {

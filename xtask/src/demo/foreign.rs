@@ -1,5 +1,6 @@
-//! Is there a broker on this host that is not ours? In: the root of /proc.
-//! Out: its pid. Read before the demo starts one, so any is foreign.
+//! Is there a broker on this host that belongs to no lab? In: the root of
+//! /proc. Out: its pid. Brokers of other labs do not count: what the agent says
+//! of them is told apart by their pid.
 
 use std::fs;
 use std::path::Path;
@@ -16,13 +17,19 @@ pub fn find_broker(proc_root: &Path) -> Option<u32> {
     entries.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let cmdline = fs::read(entry.path().join("cmdline")).ok()?;
-        is_broker(&cmdline).then_some(pid)
+        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+        (is_broker(&cmdline) && !is_of_lab(&environ)).then_some(pid)
     })
 }
 
 fn is_broker(cmdline: &[u8]) -> bool {
     let mut words = cmdline.split(|byte| *byte == 0);
     words.any(|word| MAIN_CLASSES.contains(&word))
+}
+
+fn is_of_lab(environ: &[u8]) -> bool {
+    let mut variables = environ.split(|byte| *byte == 0);
+    variables.any(|variable| variable.starts_with(b"FSYNCSCOPE_LAB_MEMBER="))
 }
 
 #[cfg(test)]
@@ -34,6 +41,12 @@ mod tests {
         assert!(is_broker(b"java\0-Xmx1g\0kafka.Kafka\0server.properties\0"));
         assert!(!is_broker(b"vi\0kafka.Kafka.txt\0"));
         assert!(!is_broker(b"java\0kafka.tools.StorageTool\0"));
+    }
+
+    #[test]
+    fn a_broker_of_a_lab_is_known_by_its_environment() {
+        assert!(is_of_lab(b"PATH=/bin\0FSYNCSCOPE_LAB_MEMBER=/tmp/x\0"));
+        assert!(!is_of_lab(b"PATH=FSYNCSCOPE_LAB_MEMBER=\0"));
     }
 
     #[test]

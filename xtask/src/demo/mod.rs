@@ -30,7 +30,8 @@ use crate::cli::{DemoArgs, ScenarioName};
 use crate::process::{EXIT_NOT_SO, is_root, output, say};
 use crate::setup::{self, Need};
 
-use agent::{Agent, Output};
+use agent::Agent;
+use compare::Told;
 use scenario::Expect;
 use stage::Stage;
 
@@ -69,13 +70,13 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
     Ok(if wrong.is_empty() { 0 } else { EXIT_NOT_SO })
 }
 
-fn print_outcome(args: &DemoArgs, wrong: &[String], told: &Output) {
+fn print_outcome(args: &DemoArgs, wrong: &[String], told: &[Told]) {
     for wrong in wrong {
         say(format!("disagrees: {wrong}"));
     }
-    let incident = told.told.last().map(|told| &told.last);
+    let last = told.last();
     if args.json {
-        if !told.last_line.is_empty() {
+        if let Some(told) = last {
             println!("{}", told.last_line);
         }
         return;
@@ -89,8 +90,8 @@ fn print_outcome(args: &DemoArgs, wrong: &[String], told: &Output) {
         "demo {}: what the tool said {verdict} what was done",
         scenario_text(args.scenario)
     );
-    match incident {
-        Some(incident) => println!("{}", report::render(incident)),
+    match last {
+        Some(told) => println!("{}", report::render(&told.last)),
         None => println!("verdict: none, the tool reported no incident"),
     }
 }
@@ -101,7 +102,7 @@ fn play(
     args: &DemoArgs,
     version: KafkaVersion,
     binary: &Path,
-) -> anyhow::Result<(Vec<String>, Output)> {
+) -> anyhow::Result<(Vec<String>, Vec<Told>)> {
     let name = args.scenario;
     let mut stage = Stage::set_up(lab, name, version, usize::from(args.swap_disks))?;
     let agent = if name == ScenarioName::Blind {
@@ -122,15 +123,17 @@ fn play(
     stage.disk().release()?;
     stage.set_bandwidth(0)?;
     say("stopping the agent");
-    let (told, code) = agent.stop()?;
-    let mut wrong = compare::compare(scenario::expect(name), &stage.truth()?, &told.told);
-    let expected = i32::from(!told.told.is_empty());
+    let (output, code) = agent.stop()?;
+    let truth = stage.truth()?;
+    let ours = compare::of_broker(&truth, &output.told);
+    let mut wrong = compare::compare(scenario::expect(name), &truth, &ours);
+    let expected = i32::from(!output.told.is_empty());
     if code != expected {
         wrong.push(format!(
             "the agent's exit code is {code} instead of {expected}"
         ));
     }
-    Ok((wrong, told))
+    Ok((wrong, ours))
 }
 
 fn start_agent(lab: &Lab, binary: &Path) -> anyhow::Result<Agent> {

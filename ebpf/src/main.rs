@@ -2,8 +2,9 @@
 //!
 //! Comes in: tracepoints. Goes out: records of `fsyncscope-abi` through one
 //! ring, and maps that the agent reads. `hooks` has a file per group of hooks,
-//! `kernel` everything that differs between kernels, `maps` all maps. No Kafka
-//! word lives here: the agent says which processes, directories and disks count.
+//! `kernel` everything that differs between kernels, `maps` all maps. What the
+//! watched processes are is no business of this crate: the agent says which
+//! processes, directories and disks count.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

@@ -14,8 +14,7 @@ pub struct InodeKey {
 
 /// How many path components are kept of a file's name.
 pub const NAME_DEPTH: usize = 4;
-/// Bytes kept of each component, with its terminating NUL. Longer names are
-/// cut; the ones of Kafka's files are short, its topic names may reach 249.
+/// Bytes kept of each component, with its terminating NUL. Longer names are cut.
 pub const NAME_LEN: usize = 128;
 
 /// Names of a file and of its parents, from the dentry upwards: `part[0]` is

@@ -3,5 +3,6 @@
 mod block;
 mod files;
 mod flush;
+mod report;
 mod sync;
 mod wb;

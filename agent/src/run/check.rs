@@ -79,11 +79,7 @@ fn render(report: &Report) -> String {
         report.kernel,
         report.arch
     );
-    let _ = writeln!(
-        text,
-        "{:<31}{:<10}{:<18}NOTE",
-        "HOOK", "STATE", "FORM"
-    );
+    let _ = writeln!(text, "{:<31}{:<10}{:<18}NOTE", "HOOK", "STATE", "FORM");
     for hook in &report.hooks {
         let name = if hook.required {
             format!("{} *", hook.name)

@@ -1,9 +1,10 @@
 //! The kernel's own account of BPF programs: who is loaded, how often it ran
 //! and for how long. In: `bpftool prog show`. Out: one `Program` each.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::os::fd::FromRawFd;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -77,10 +78,29 @@ fn parse_programs(json: &str) -> anyhow::Result<Programs> {
         .collect())
 }
 
-/// What ran between two looks, of those not there at `before`.
-pub fn ran(before: &Programs, start: &Programs, end: &Programs) -> Vec<Program> {
-    end.values()
-        .filter(|program| !before.contains_key(&program.id))
+/// The programs that a process holds open, directly or by a link. Who else
+/// loads programs meanwhile does not matter then.
+pub fn read_held_by(proc_root: &Path, pid: u32) -> anyhow::Result<BTreeSet<u32>> {
+    let folder = proc_root.join(pid.to_string()).join("fdinfo");
+    let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+    // A descriptor may be closed between the list and the look.
+    let texts = entries
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    Ok(texts.filter_map(|text| parse_prog_id(&text)).collect())
+}
+
+fn parse_prog_id(fdinfo: &str) -> Option<u32> {
+    let line = fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("prog_id:"))?;
+    line.trim().parse().ok()
+}
+
+/// What ran between two looks, of these programs.
+pub fn ran(held: &BTreeSet<u32>, start: &Programs, end: &Programs) -> Vec<Program> {
+    held.iter()
+        .filter_map(|id| end.get(id))
         .map(|program| {
             let start = start.get(&program.id).cloned().unwrap_or_default();
             Program {
@@ -120,13 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_counts_and_only_what_it_did_since() {
-        let before = programs(&[program(1, 10, 1)]);
+    fn only_what_is_held_counts_and_only_what_it_did_since() {
         let start = programs(&[program(1, 20, 2), program(2, 100, 5)]);
         let end = programs(&[program(1, 90, 9), program(2, 400, 8), program(3, 50, 1)]);
+        let held = BTreeSet::from([2, 3, 4]);
         assert_eq!(
-            ran(&before, &start, &end),
+            ran(&held, &start, &end),
             [program(2, 300, 3), program(3, 50, 1)]
         );
+    }
+
+    #[test]
+    fn programs_and_links_name_their_program() {
+        assert_eq!(
+            parse_prog_id("pos:\t0\nlink_type:\traw\nprog_id:\t42\n"),
+            Some(42)
+        );
+        assert_eq!(parse_prog_id("pos:\t0\nmap_id:\t7\n"), None);
     }
 }

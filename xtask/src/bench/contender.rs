@@ -3,14 +3,14 @@
 //! long that took.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::bpf::{self, Programs};
+use super::bpf;
 use super::scene::{Scene, check_interrupt};
 
 /// What the agent prints on stderr when all its hooks are in place.
@@ -120,12 +120,7 @@ impl Contender {
     }
 
     /// Starts it and waits until it is attached.
-    pub fn start(
-        &self,
-        scene: &Scene,
-        pid: u32,
-        before: &Programs,
-    ) -> anyhow::Result<Option<Running>> {
+    pub fn start(&self, scene: &Scene, pid: u32) -> anyhow::Result<Option<Running>> {
         let Some(mut command) = self.command(scene, pid) else {
             return Ok(None);
         };
@@ -148,7 +143,7 @@ impl Contender {
         running.attach_time = if self.is_agent() {
             running.wait_for_line(begin)?
         } else {
-            running.wait_for_programs(begin, before)?
+            running.wait_for_programs(begin)?
         };
         Ok(Some(running))
     }
@@ -188,17 +183,13 @@ impl Running {
 
     /// The peers say nothing while their stdout is no terminal: attached is who
     /// has loaded programs and loads no more for half a second.
-    fn wait_for_programs(&mut self, begin: Instant, before: &Programs) -> anyhow::Result<Duration> {
+    fn wait_for_programs(&mut self, begin: Instant) -> anyhow::Result<Duration> {
         let mut seen = 0;
         let mut since = Instant::now();
         let mut attach_time = Duration::ZERO;
         loop {
             self.check_alive(begin)?;
-            let programs = bpf::read_programs()?;
-            let new = programs
-                .keys()
-                .filter(|id| !before.contains_key(id))
-                .count();
+            let new = bpf::read_held_by(Path::new("/proc"), self.pid())?.len();
             if new != seen {
                 seen = new;
                 since = Instant::now();
@@ -206,7 +197,7 @@ impl Running {
             } else if seen > 0 && since.elapsed() > Duration::from_millis(500) {
                 return Ok(attach_time);
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

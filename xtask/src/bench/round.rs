@@ -1,8 +1,10 @@
 //! One measurement: one contender under one load. Out: what both did and what
 //! it cost, by the kernel's account.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hint::black_box;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,6 @@ use anyhow::Context;
 
 use super::bpf::{self, Program};
 use super::contender::Contender;
-use super::empty;
 use super::load::{Done, Load};
 use super::scene::{Scene, check_interrupt};
 
@@ -62,14 +63,18 @@ pub fn measure(
     duration: Duration,
 ) -> anyhow::Result<Measured> {
     check_interrupt()?;
-    let before = bpf::read_programs()?;
     let load = load.start_held(scene, duration)?;
-    let _empty = match contender {
-        Contender::Empty => Some(empty::attach()?),
+    let empty = match contender {
+        Contender::Empty => Some(super::empty::attach()?),
         _ => None,
     };
-    let running = contender.start(scene, load.pid(), &before)?;
+    let running = contender.start(scene, load.pid())?;
     let bystander_ns = time_getppid();
+    let held = match (&running, &empty) {
+        (Some(running), _) => bpf::read_held_by(Path::new("/proc"), running.pid())?,
+        (None, Some(_)) => bpf::read_held_by(Path::new("/proc"), std::process::id())?,
+        (None, None) => BTreeSet::new(),
+    };
     let start = bpf::read_programs()?;
     let cpu_before = running.as_ref().map(|r| read_cpu_seconds(r.pid()));
     load.release()?;
@@ -92,11 +97,12 @@ pub fn measure(
             lost: parse_lost(&said),
         });
     }
+    drop(empty);
     // Programs are freed a grace period after their last reference.
     thread::sleep(Duration::from_millis(200));
     Ok(Measured {
         done,
-        programs: bpf::ran(&before, &start, &end),
+        programs: bpf::ran(&held, &start, &end),
         bystander_ns,
         process,
     })

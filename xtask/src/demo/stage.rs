@@ -8,9 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use fsyncscope_tests::broker::{Broker, BrokerConfig, KafkaVersion, ProduceConfig, Producer};
+use fsyncscope_tests::broker::{
+    Broker, BrokerConfig, KafkaVersion, ProduceConfig, Producer, read_partition_dirs,
+};
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, TruthEntry, TruthRequest};
 use fsyncscope_tests::lab::Lab;
+use fsyncscope_tests::writer::{Writer, WriterConfig};
 
 use super::truth::{Placed, Truth};
 use crate::cli::ScenarioName;
@@ -22,11 +25,31 @@ const PARTITIONS: u32 = 4;
 const DISK_BYTES: u64 = 512 << 20;
 const BIG_DISK_BYTES: u64 = 3 << 30;
 
+/// Who keeps the log directories.
+pub enum Keeper {
+    /// A real broker; its producer is ended before it.
+    Broker {
+        /// Ends when dropped.
+        _producer: Producer,
+        /// The broker.
+        broker: Box<Broker>,
+    },
+    /// The stand-in.
+    Writer(Box<Writer>),
+}
+
+/// Who is to keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cast {
+    /// A real broker of this version.
+    Broker(KafkaVersion),
+    /// The stand-in, which proves nothing.
+    Writer,
+}
+
 /// Fields are dropped in this order: who uses a disk goes before it.
 pub struct Stage {
-    producer: Option<Producer>,
-    /// The broker.
-    pub broker: Broker,
+    keeper: Keeper,
     pid: u32,
     disks: Vec<FaultDisk>,
     /// Which of the disks is made to fail.
@@ -38,7 +61,7 @@ impl Stage {
     pub fn set_up(
         lab: &Lab,
         name: ScenarioName,
-        version: KafkaVersion,
+        cast: Cast,
         faulty: usize,
     ) -> anyhow::Result<Stage> {
         let size = if name == ScenarioName::Big {
@@ -52,43 +75,34 @@ impl Stage {
             .map(|name| FaultDisk::create(lab, name, size, FsKind::Ext4))
             .collect::<anyhow::Result<Vec<_>>>()
             .context("make the disks")?;
-        say(format!(
-            "starting Kafka {} (fetches its jars once)",
-            version.number()
-        ));
-        let mut config = BrokerConfig::new(version, lab.dir().join("broker"));
-        config.log_dirs = disks[..2]
+        let log_dirs: Vec<PathBuf> = disks[..2]
             .iter()
             .map(|disk| disk.mountpoint().join("kafka"))
             .collect();
-        for (key, value) in properties(name) {
-            config = config.property(key, value);
-        }
-        let broker = Broker::start(lab, config)?;
-        let pid = broker.pid().context("the broker has no process")?;
-        broker.create_topic(TOPIC, PARTITIONS)?;
-        let mut stage = Stage {
-            producer: None,
-            broker,
+        let (keeper, pid) = match cast {
+            Cast::Broker(version) => start_broker(lab, name, version, log_dirs, faulty)?,
+            Cast::Writer => start_writer(lab, log_dirs)?,
+        };
+        let stage = Stage {
+            keeper,
             pid,
             disks,
             faulty,
         };
-        let mut load = ProduceConfig::new(TOPIC, 60);
-        load.record_bytes = 1000;
-        if name == ScenarioName::Noise {
-            load.client_id = format!(
-                "Error while flushing log for {TOPIC}-0 in dir {} (kafka.server.LogDirFailureChannel)",
-                stage.log_dir().display()
-            );
-        }
-        stage.producer = Some(stage.broker.produce(&load)?);
         say("producing for a while, so that every file has its blocks");
         thread::sleep(Duration::from_secs(8));
         if stage.partitions_on_faulty()?.is_empty() {
             bail!("no partition of {TOPIC} lies on the disk that is to fail");
         }
         Ok(stage)
+    }
+
+    /// Its server.log.
+    pub fn server_log(&self) -> PathBuf {
+        match &self.keeper {
+            Keeper::Broker { broker, .. } => broker.server_log(),
+            Keeper::Writer(writer) => writer.server_log(),
+        }
     }
 
     /// The disk that is made to fail.
@@ -106,13 +120,16 @@ impl Stage {
         self.disk().mountpoint().join("kafka")
     }
 
-    /// A producer beside the first; ended with the stage.
+    /// Produces so much at once, and returns when it is done.
     pub fn produce_bulk(&mut self, bytes: u64) -> anyhow::Result<()> {
-        self.broker.create_topic("bulk", 1)?;
+        let Keeper::Broker { broker, .. } = &self.keeper else {
+            bail!("the stand-in takes no records: this scenario needs a broker");
+        };
+        broker.create_topic("bulk", 1)?;
         let mut load = ProduceConfig::new("bulk", -1);
         load.record_bytes = 10_000;
         load.records = bytes / 10_000;
-        let mut producer = self.broker.produce(&load)?;
+        let mut producer = broker.produce(&load)?;
         if !producer.wait(Duration::from_secs(120))? {
             bail!("the bulk was not produced within two minutes");
         }
@@ -128,7 +145,7 @@ impl Stage {
 
     fn partitions_on_faulty(&self) -> anyhow::Result<Vec<PathBuf>> {
         let log_dir = self.log_dir();
-        let all = self.broker.partition_dirs()?;
+        let all = read_partition_dirs(std::slice::from_ref(&log_dir))?;
         Ok(all
             .into_iter()
             .filter(|(partition, dir)| partition.starts_with(TOPIC) && *dir == log_dir)
@@ -157,7 +174,7 @@ impl Stage {
 
     /// The broker's log, whole.
     pub fn read_log(&self) -> Vec<String> {
-        let bytes = fs::read(self.broker.server_log()).unwrap_or_default();
+        let bytes = fs::read(self.server_log()).unwrap_or_default();
         String::from_utf8_lossy(&bytes)
             .lines()
             .map(String::from)
@@ -185,6 +202,54 @@ impl Stage {
             broker_log: self.read_log(),
         })
     }
+}
+
+fn start_broker(
+    lab: &Lab,
+    name: ScenarioName,
+    version: KafkaVersion,
+    log_dirs: Vec<PathBuf>,
+    faulty: usize,
+) -> anyhow::Result<(Keeper, u32)> {
+    say(format!(
+        "starting Kafka {} (fetches its jars once)",
+        version.number()
+    ));
+    let mut config = BrokerConfig::new(version, lab.dir().join("broker"));
+    let log_dir = log_dirs[faulty].clone();
+    config.log_dirs = log_dirs;
+    for (key, value) in properties(name) {
+        config = config.property(key, value);
+    }
+    let broker = Broker::start(lab, config)?;
+    let pid = broker.pid().context("the broker has no process")?;
+    broker.create_topic(TOPIC, PARTITIONS)?;
+    let mut load = ProduceConfig::new(TOPIC, 60);
+    load.record_bytes = 1000;
+    if name == ScenarioName::Noise {
+        load.client_id = format!(
+            "Error while flushing log for {TOPIC}-0 in dir {} (kafka.server.LogDirFailureChannel)",
+            log_dir.display()
+        );
+    }
+    let producer = broker.produce(&load)?;
+    Ok((
+        Keeper::Broker {
+            _producer: producer,
+            broker: Box::new(broker),
+        },
+        pid,
+    ))
+}
+
+fn start_writer(lab: &Lab, log_dirs: Vec<PathBuf>) -> anyhow::Result<(Keeper, u32)> {
+    say("starting the built-in writer: this run proves nothing");
+    let mut config = WriterConfig::new(lab.dir().join("broker"), log_dirs);
+    config.topics = vec![TOPIC.into()];
+    config.partitions = PARTITIONS;
+    let writer = Writer::start(lab, config)?;
+    let pid = writer.pid();
+    Ok((Keeper::Writer(Box::new(writer)), pid))
 }
 
 /// What a scenario needs beside the stock configuration.

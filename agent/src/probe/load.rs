@@ -57,8 +57,8 @@ pub struct Probe {
 /// # Errors
 /// When the object cannot be loaded at all: no rights, no eBPF, no memory.
 pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result<Probe> {
-    let Some(object) = OBJECT else {
-        bail!("load kernel programs: this build has none (feature embed-ebpf is off)");
+    let Some(object) = OBJECT.filter(|object| !object.is_empty()) else {
+        bail!("load kernel programs: this build has none; build it with `cargo xtask build`");
     };
     let facts = Facts {
         slow_ns: options.slow_ns,

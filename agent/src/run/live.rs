@@ -81,9 +81,14 @@ pub struct Live {
     written: BTreeMap<u32, u64>,
     told_lost: BTreeMap<String, u64>,
     is_told_none: bool,
+    on_new_broker: Option<OnNewBroker>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     _links: Vec<Box<dyn std::any::Any>>,
 }
+
+/// Told whenever a broker was found, so that a short-lived one is not missed
+/// between two scrapes.
+pub type OnNewBroker = Box<dyn Fn()>;
 
 /// What a run came to.
 pub struct Outcome {
@@ -139,6 +144,7 @@ impl Live {
             written: BTreeMap::new(),
             told_lost: BTreeMap::new(),
             is_told_none: false,
+            on_new_broker: None,
             logger: probe.logger,
             _links: probe.links,
         };
@@ -147,6 +153,11 @@ impl Live {
             live.feed(Event::Hook(state));
         }
         (live, shared)
+    }
+
+    /// Whom to tell of a new broker.
+    pub fn on_new_broker(&mut self, tell: OnNewBroker) {
+        self.on_new_broker = Some(tell);
     }
 
     /// Runs until `shutdown` is ready, then ends in order: drain, summary, stop.
@@ -318,6 +329,9 @@ impl Live {
             let events = tables.apply(&found, &mut self.shared.maps())?;
             (events, tables.unresolved.clone())
         };
+        let is_new = events
+            .iter()
+            .any(|event| matches!(event, Event::Broker { .. }));
         for event in events {
             let follow = match &event {
                 Event::Broker { slot, broker } => self.logs.follow(*slot, broker),
@@ -327,6 +341,9 @@ impl Live {
             if let Some(event) = follow {
                 self.feed(event);
             }
+        }
+        if is_new && let Some(tell) = &self.on_new_broker {
+            tell();
         }
         for dev in unresolved {
             let (major, minor) = decode_dev(dev);

@@ -30,8 +30,14 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
             );
         }
     });
-    let (live, shared) = Live::new(config, attached, emit, None);
+    let (mut live, shared) = Live::new(config, attached, emit, None);
     let exporter = Exporter::new(LiveSource { shared }, Path::new("/proc"))?;
+    let collector = exporter.collector().clone();
+    live.on_new_broker(Box::new(move || {
+        if let Err(error) = collector.refresh() {
+            log::warn!("read metrics: {error:#}");
+        }
+    }));
     eprintln!(
         "fsyncscope: serving http://{}/metrics",
         listener.local_addr()?

@@ -12,6 +12,9 @@ use crate::incident::Breakdown;
 const UNKNOWN_RATE: u64 = 50_000_000;
 /// The excess must also be this share of the whole: rates are estimates.
 const MIN_EXCESS_PERCENT: u64 = 25;
+/// Bytes that others must have moved through the disk during the call before
+/// they can explain it: below, the disk's rate of late says nothing of its ability.
+const MIN_MOVED_BYTES: u64 = 16 << 20;
 /// Requests shown of one sync.
 const MAX_REQUESTS: usize = 10;
 
@@ -22,6 +25,9 @@ pub(crate) struct Stall {
     pub own_bytes: u64,
     /// Bytes per second that the disks wrote lately; absent if unknown.
     pub rate: Option<u64>,
+    /// All bytes that its disks wrote during the call, if those explain it
+    /// better than its own: it waited behind them.
+    pub moved_bytes: u64,
     /// Time that those bytes need.
     pub needed_ns: u64,
     /// Time beyond it.
@@ -58,6 +64,7 @@ pub(crate) fn measure(
     sync: &SyncEvent,
     disks: &[u32],
     rate: Option<u64>,
+    moved_bytes: u64,
     memory: &Memory,
     outstanding: &[InFlightRequest],
 ) -> Stall {
@@ -65,8 +72,15 @@ pub(crate) fn measure(
     let duration_ns = sync.exit_ns.saturating_sub(sync.enter_ns);
     let own_bytes = sync.delta.nr_bytes;
     let per_second = u128::from(rate.unwrap_or(UNKNOWN_RATE).max(1));
-    let needed_ns =
-        u64::try_from(u128::from(own_bytes) * 1_000_000_000 / per_second).unwrap_or(u64::MAX);
+    let time_of = |bytes: u64| {
+        u64::try_from(u128::from(bytes) * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
+    };
+    let moved_bytes = if rate.is_some() && moved_bytes >= MIN_MOVED_BYTES.max(own_bytes) {
+        moved_bytes
+    } else {
+        0
+    };
+    let needed_ns = time_of(own_bytes).max(time_of(moved_bytes));
 
     let overlapping = || {
         memory.slow().filter(|request| {
@@ -128,6 +142,7 @@ pub(crate) fn measure(
 
     Stall {
         own_bytes,
+        moved_bytes,
         rate,
         needed_ns,
         excess_ns: duration_ns.saturating_sub(needed_ns),

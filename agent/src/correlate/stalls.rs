@@ -122,6 +122,7 @@ impl Core {
             sync,
             &disks,
             self.rates.of_disks(&disks),
+            self.rates.moved(&disks, sync.enter_ns, sync.exit_ns),
             &self.memory,
             outstanding,
         )
@@ -185,7 +186,7 @@ impl Core {
                 }
                 let Some(old) = &fact.stall else { continue };
                 let disks = self.world.leaf_disks(self.world.dev_of(sync));
-                let mut new = measure(sync, &disks, old.rate, &self.memory, &[]);
+                let mut new = measure(sync, &disks, old.rate, old.moved_bytes, &self.memory, &[]);
                 (new.needed_ns, new.excess_ns) = (old.needed_ns, old.excess_ns);
                 if new.requests.len() != old.requests.len() || new.breakdown != old.breakdown {
                     found.extend(new.requests.iter().cloned());
@@ -274,14 +275,15 @@ impl Core {
         if let Some(rate) = stall.rate
             && stall.needed_ns * 2 >= duration_ns
         {
-            why.insert(
-                0,
+            let bytes = if stall.moved_bytes > stall.own_bytes {
                 format!(
-                    "explained by its bytes: {} at {}",
-                    show_bytes(stall.own_bytes),
-                    show_rate(rate)
-                ),
-            );
+                    "explained by what the disk wrote meanwhile: {}",
+                    show_bytes(stall.moved_bytes)
+                )
+            } else {
+                format!("explained by its bytes: {}", show_bytes(stall.own_bytes))
+            };
+            why.insert(0, format!("{bytes} at {}", show_rate(rate)));
         }
         SlowSync {
             sync: judge::show_sync(&fact, &self.world),

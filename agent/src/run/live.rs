@@ -77,6 +77,7 @@ pub struct Live {
     ticks: u64,
     is_discovering: bool,
     is_looking: bool,
+    has_slow: bool,
     skip_pids: Vec<u32>,
     written: BTreeMap<u32, u64>,
     told_lost: BTreeMap<String, u64>,
@@ -140,6 +141,7 @@ impl Live {
             ticks: 0,
             is_discovering: false,
             is_looking: false,
+            has_slow: false,
             skip_pids: Vec::new(),
             written: BTreeMap::new(),
             told_lost: BTreeMap::new(),
@@ -375,12 +377,11 @@ impl Live {
         }
         if self.ticks.is_multiple_of(DISCOVER_EVERY_TICKS) {
             self.ask_for_brokers();
-            let written = scan::written_bytes(&self.shared.maps());
-            if written != self.written {
-                self.written.clone_from(&written);
-                self.feed(Event::DiskBytes { written });
-            }
+            self.feed_written();
             self.feed_losses();
+        } else if self.has_slow {
+            // What the disk moves while a sync waits decides whether it hangs.
+            self.feed_written();
         }
         self.look_at_syncs();
         for event in self.logs.flush(monotonic_ns()) {
@@ -391,6 +392,14 @@ impl Live {
         }
         self.feed(Event::Tick);
         self.ticks += 1;
+    }
+
+    fn feed_written(&mut self) {
+        let written = scan::written_bytes(&self.shared.maps());
+        if written != self.written {
+            self.written.clone_from(&written);
+            self.feed(Event::DiskBytes { written });
+        }
     }
 
     fn ask_for_brokers(&mut self) {
@@ -423,6 +432,7 @@ impl Live {
         let (syncs, requests) = {
             let maps = self.shared.maps();
             let syncs = scan::syncs_in_flight(&maps, monotonic_ns(), self.config.slow_ns);
+            self.has_slow = !syncs.is_empty();
             if syncs.is_empty() {
                 return;
             }

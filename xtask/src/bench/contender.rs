@@ -110,6 +110,9 @@ impl Contender {
             Contender::Agent(path) => {
                 command = Command::new(path);
                 command.args(["watch", "--json", "--pid", &pid.to_string()]);
+                // fio has no configuration that names its directory; without
+                // one the agent would leave the disk out, and be too cheap.
+                command.arg("--log-dir").arg(scene.mount());
             }
             Contender::AgentAll(path) => {
                 command = Command::new(path);

@@ -6,6 +6,7 @@
 
 mod bpf;
 mod contender;
+mod disturbance;
 mod empty;
 mod load;
 mod report;

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::Series;
 use super::contender::Contender;
+use super::disturbance::MAX_SHARE;
 use super::round::{Measured, ProcessCost};
 use crate::process::output;
 
@@ -136,6 +137,7 @@ pub fn render(facts: &Facts, all: &[Series]) -> String {
     }
     for series in all {
         let _ = write!(text, "\n## Load {}\n\n", series.load.name());
+        render_disturbance(&mut text, series);
         render_table(&mut text, series);
         render_programs(&mut text, series);
         render_targets(&mut text, series);
@@ -145,6 +147,20 @@ pub fn render(facts: &Facts, all: &[Series]) -> String {
 
 fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or("–".into(), |value| format!("{value:.digits$}"))
+}
+
+fn render_disturbance(text: &mut String, series: &Series) {
+    let shares = series.rounds.iter().flatten().map(|(_, m)| m.others_share);
+    let disturbed = shares.clone().filter(|share| *share > MAX_SHARE).count();
+    let worst = shares.fold(0.0, f64::max);
+    if disturbed > 0 {
+        let _ = write!(
+            text,
+            "**Disturbed**: in {disturbed} measurements other disks were busy too, at worst with {:.0} % of the \
+             load's requests; run it again on a quiet machine.\n\n",
+            worst * 100.0
+        );
+    }
 }
 
 fn render_table(text: &mut String, series: &Series) {

@@ -12,6 +12,7 @@ use anyhow::Context;
 
 use super::bpf::{self, Program};
 use super::contender::Contender;
+use super::disturbance::Completed;
 use super::load::{Done, Load};
 use super::scene::{Scene, check_interrupt};
 
@@ -22,6 +23,8 @@ pub struct Measured {
     pub done: Done,
     /// The contender's programs, with what they ran during the load.
     pub programs: Vec<Program>,
+    /// Requests on other disks for each on the load's disk.
+    pub others_share: f64,
     /// A getppid of a process that has nothing to do with it.
     pub bystander_ns: f64,
     /// Of the contender's process; `None` for nobody.
@@ -77,11 +80,13 @@ pub fn measure(
     };
     let start = bpf::read_programs()?;
     let cpu_before = running.as_ref().map(|r| read_cpu_seconds(r.pid()));
+    let disks_before = Completed::read(Path::new("/proc"), &scene.device)?;
     load.release()?;
     let begin = Instant::now();
     let done = load.finish()?;
     let elapsed = begin.elapsed();
     let end = bpf::read_programs()?;
+    let disks = Completed::read(Path::new("/proc"), &scene.device)?;
     let mut process = None;
     if let Some(running) = running {
         let pid = running.pid();
@@ -103,6 +108,7 @@ pub fn measure(
     Ok(Measured {
         done,
         programs: bpf::ran(&held, &start, &end),
+        others_share: disks.others_share_since(disks_before),
         bystander_ns,
         process,
     })

@@ -283,6 +283,10 @@ impl Live {
                         .tables()
                         .apply_device(dev, &info, &mut self.shared.maps())?;
                 self.feed(event);
+                let is_last = self.shared.tables().unresolved.is_empty();
+                if is_last && let Some(tell) = &self.on_new_broker {
+                    tell();
+                }
             }
             Input::Device(dev, Err(why)) => {
                 let (major, minor) = decode_dev(dev);
@@ -344,7 +348,10 @@ impl Live {
                 self.feed(event);
             }
         }
-        if is_new && let Some(tell) = &self.on_new_broker {
+        if is_new
+            && unresolved.is_empty()
+            && let Some(tell) = &self.on_new_broker
+        {
             tell();
         }
         for dev in unresolved {
@@ -456,7 +463,7 @@ impl Live {
                 if thread.gone {
                     sync.confirmed = Some(false);
                 } else if thread.syscall_known {
-                    sync.confirmed = Some(thread.syscall == syscall_number(&sync.sync.op));
+                    sync.confirmed = Some(thread.syscall == scan::syscall_number(&sync.sync.op));
                 }
             }
             let _ = tx.send(Input::Threads(Box::new(event))).await;
@@ -477,18 +484,4 @@ impl Live {
     fn summary(&self) -> Summary {
         scan::summary(&self.shared.maps())
     }
-}
-
-/// Number of a sync system call on this architecture.
-fn syscall_number(op: &str) -> Option<i64> {
-    let number = match op {
-        "fsync" => libc::SYS_fsync,
-        "fdatasync" => libc::SYS_fdatasync,
-        "msync" => libc::SYS_msync,
-        "sync_file_range" => libc::SYS_sync_file_range,
-        "syncfs" => libc::SYS_syncfs,
-        _ => return None,
-    };
-    // c_long is 64 bits on every supported architecture.
-    Some(number)
 }

@@ -147,3 +147,17 @@ pub fn summary(maps: &Maps) -> Summary {
     rows.sort_by(|a, b| (a.broker, a.root, &a.op, a.dev).cmp(&(b.broker, b.root, &b.op, b.dev)));
     Summary { rows }
 }
+
+/// Number of a sync system call on this architecture.
+pub fn syscall_number(op: &str) -> Option<i64> {
+    let number = match op {
+        "fsync" => libc::SYS_fsync,
+        "fdatasync" => libc::SYS_fdatasync,
+        "msync" => libc::SYS_msync,
+        "sync_file_range" => libc::SYS_sync_file_range,
+        "syncfs" => libc::SYS_syncfs,
+        _ => return None,
+    };
+    // c_long is 64 bits on every supported architecture.
+    Some(number)
+}

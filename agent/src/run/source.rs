@@ -91,7 +91,15 @@ impl LiveSource {
                 version: row.broker.version.clone(),
             });
         }
-        for (slot, row) in tables.roots.iter().enumerate() {
+        // A directory whose disk is not named yet waits, or its series would be
+        // born under a number and go on under a name.
+        let is_named = |s_dev: &u32| !tables.unresolved.contains(s_dev);
+        for (slot, row) in tables
+            .roots
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| is_named(&row.s_dev))
+        {
             snapshot.roots.push(RootRow {
                 slot: slot as u16,
                 broker: row.broker,

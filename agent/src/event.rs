@@ -76,6 +76,9 @@ pub enum Event {
     Sync(SyncEvent),
     /// A request failed or was slow.
     Request(RequestEvent),
+    /// What the kernel's flight recorder held since it was last read; comes
+    /// before the [`Event::Sync`] or [`Event::InFlight`] that made it be read.
+    Spans(SpansEvent),
     /// Writeback of a file failed.
     WbErr(WbErrEvent),
     /// A caller was told of a writeback error.
@@ -271,6 +274,107 @@ pub struct RequestEvent {
     pub nr_requeue: u8,
     /// Failed requests of this file so far.
     pub nr_errors: u64,
+}
+
+/// Requests and waits that took long enough to matter to a slow sync, whoever
+/// they belong to. Each is told once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpansEvent {
+    /// Requests, by completion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestSpan>,
+    /// Waits, by end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<WaitSpan>,
+    /// Spans that were overwritten before they could be read, since start.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub overwritten: u64,
+}
+
+/// A request that completed after `span_min_ns` or longer, or failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestSpan {
+    /// Disk, kernel-encoded.
+    pub dev: u32,
+    /// read, write, flush, …
+    pub op: String,
+    /// `request.cmd_flags` as words: sync, meta, fua, preflush.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Allocation, CLOCK_MONOTONIC ns; 0 = unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub start_ns: u64,
+    /// First issue, 0 = never issued.
+    #[serde(skip_serializing_if = "is_default")]
+    pub issue_ns: u64,
+    /// Completion.
+    pub complete_ns: u64,
+    /// Sector in 512-byte units; absent for a flush.
+    #[serde(skip_serializing_if = "is_default")]
+    pub sector: Option<u64>,
+    /// Bytes as issued.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nr_bytes: u32,
+    /// Success ("OK"), or the status in words.
+    pub status: String,
+    /// Errno of the status, 0 = success.
+    #[serde(skip_serializing_if = "is_default")]
+    pub errno: i32,
+    /// The file of its first bio; s_dev 0 = unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub file: FileId,
+    /// page, direct, blockdev, flush, meta, unknown
+    pub file_source: String,
+    /// For blockdev: the device whose metadata or journal it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rdev: u32,
+    /// Process in whose context it was first issued; 0 = a kernel context or unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pid: u32,
+    /// Its thread.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tid: u32,
+    /// Its name, "" = unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub comm: String,
+    /// Root slot of the file, 0xffff = none.
+    pub root: u16,
+    /// Requeues.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nr_requeue: u8,
+}
+
+/// A wait that is no request: a journal's commit, a contended lock, …
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitSpan {
+    /// commit, checkpoint, log_force, lock, fast_commit
+    pub kind: String,
+    /// File system of the journal; 0 for a lock.
+    #[serde(skip_serializing_if = "is_default")]
+    pub s_dev: u32,
+    /// Transaction of the journal, 0 = unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub seq: u32,
+    /// Thread that waited (lock, log_force, fast_commit) or did the work.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tid: u32,
+    /// Start, CLOCK_MONOTONIC ns.
+    pub start_ns: u64,
+    /// commit: until its transaction was locked (no more handles run), ns since
+    /// start; 0 = unknown. Then data is flushed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub flushing_ns: u64,
+    /// commit: until its blocks began to be logged, ns since start; 0 = unknown.
+    #[serde(skip_serializing_if = "is_default")]
+    pub logging_ns: u64,
+    /// End.
+    pub end_ns: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Writeback of a file failed (`filemap_set_wb_err`).

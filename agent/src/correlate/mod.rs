@@ -107,6 +107,7 @@ impl Core {
             Event::Device { dev, info } => self.world.set_device(*dev, info),
             Event::Sync(sync) => self.on_sync(sync, &mut out),
             Event::Request(request) => self.on_request(request, &mut out),
+            Event::Spans(_) => {}
             Event::WbErr(wb_err) => self.on_wb_err(wb_err, &mut out),
             Event::WbTell(_) => {}
             Event::InFlight(in_flight) => self.on_in_flight(in_flight, &mut out),

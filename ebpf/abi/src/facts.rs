@@ -16,6 +16,8 @@ pub struct Facts {
     pub slow_ns: u64,
     /// Threshold for a request's own record, ns.
     pub request_slow_ns: u64,
+    /// Threshold for the flight recorder, ns.
+    pub span_min_ns: u64,
     /// Address of `iomap_dio_bio_end_io`, 0 = unknown.
     pub iomap_dio_bio_end_io: u64,
     /// Address of `ext4_end_bio`, 0 = unknown.
@@ -139,6 +141,14 @@ pub struct Facts {
     /// Byte offset of `ret` in the record of sys_exit_*
     pub sys_exit_ret: u32,
 
+    // records of classic tracepoints of jbd2 and ext4
+    /// Offset of `dev`, the same in all that are used
+    pub trace_journal_dev: u32,
+    /// Offset of `transaction` in those of a commit
+    pub trace_journal_tid: u32,
+    /// Offset of `chp_time` in jbd2_checkpoint_stats
+    pub trace_checkpoint_time: u32,
+
     // tracepoint arguments (index among the raw arguments, from 0)
     /// `rq` in block_rq_issue (1 before 5.10.137)
     pub arg_issue_rq: u32,
@@ -160,6 +170,12 @@ pub struct Facts {
     pub req_sync: u32,
     /// 1 = watch every process and disk, whatever TARGETS and DEVS say
     pub watch_all: u32,
+    /// Pages a CPU of RQ_SPANS, a power of two
+    pub request_span_pages: u32,
+    /// Pages a CPU of WAIT_SPANS, a power of two
+    pub wait_span_pages: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Facts {
@@ -168,6 +184,7 @@ impl Facts {
         Facts {
             slow_ns: 100_000_000,
             request_slow_ns: 25_000_000,
+            span_min_ns: 1_000_000,
             iomap_dio_bio_end_io: 0,
             ext4_end_bio: 0,
             request_q: UNKNOWN,
@@ -223,6 +240,9 @@ impl Facts {
             pt_regs_arg2: UNKNOWN,
             sys_enter_args: 16,
             sys_exit_ret: 16,
+            trace_journal_dev: UNKNOWN,
+            trace_journal_tid: UNKNOWN,
+            trace_checkpoint_time: UNKNOWN,
             arg_issue_rq: UNKNOWN,
             arg_requeue_rq: UNKNOWN,
             arg_bio_queue_bio: UNKNOWN,
@@ -232,6 +252,9 @@ impl Facts {
             req_meta: 0,
             req_sync: 0,
             watch_all: 0,
+            request_span_pages: 1,
+            wait_span_pages: 1,
+            pad: 0,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod hist;
 pub mod keys;
 pub mod loss;
+pub mod span;
 pub mod sync;
 pub mod wb;
 
@@ -48,7 +49,7 @@ const _: () = assert!(size_of::<RecordHeader>() == 16);
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{block, facts, hist, keys, sync};
+    use super::{block, facts, hist, keys, span, sync};
 
     macro_rules! plain {
         ($($t:ty),+ $(,)?) => {
@@ -69,6 +70,8 @@ mod user {
         block::BlockHist,
         hist::HistKey,
         hist::Hist,
+        span::RequestSpan,
+        span::WaitSpan,
         facts::Facts,
     );
 }

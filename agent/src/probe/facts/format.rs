@@ -53,6 +53,13 @@ pub fn parse_exit_ret(text: &str) -> Option<u32> {
         .map(|field| field.offset)
 }
 
+/// Offset of a field of that name and size.
+pub fn parse_offset(text: &str, name: &str, size: u32) -> Option<u32> {
+    parse_fields(text)
+        .find(|field| field.name == name && field.size == size)
+        .map(|field| field.offset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::btf::Btf;
-use super::format::{parse_enter_args, parse_exit_ret};
+use super::format::{parse_enter_args, parse_exit_ret, parse_offset};
 use super::resolved::{EventFact, ResolvedFacts, SYMBOLS};
 use super::{symbols, table};
 
@@ -78,9 +78,22 @@ fn add_tracefs(facts: &mut ResolvedFacts, tracefs: &Path) {
             }),
         }
     }
-    let enters = agreed_offset(&events, "sys_enter_", parse_enter_args);
-    let exits = agreed_offset(&events, "sys_exit_", parse_exit_ret);
-    for (name, offset) in [("sys_enter_args", enters), ("sys_exit_ret", exits)] {
+    let of_syscalls = |prefix: &str, parse: fn(&str) -> Option<u32>| {
+        agreed_offset(&events, |name| name.starts_with(prefix), parse)
+    };
+    let mut offsets = vec![
+        (
+            "sys_enter_args",
+            of_syscalls("sys_enter_", parse_enter_args),
+        ),
+        ("sys_exit_ret", of_syscalls("sys_exit_", parse_exit_ret)),
+    ];
+    for &(fact, field, size, of) in table::FIELDS {
+        let parse = |text: &str| parse_offset(text, field, size);
+        let offset = agreed_offset(&events, |name| of.contains(&name), parse);
+        offsets.push((fact, offset));
+    }
+    for (name, offset) in offsets {
         match offset {
             Ok(Some(offset)) => facts.learn(name, offset),
             Ok(None) => {}
@@ -89,18 +102,15 @@ fn add_tracefs(facts: &mut ResolvedFacts, tracefs: &Path) {
     }
 }
 
-/// The offset in the formats of all syscall events with that prefix, `None` if
-/// there are none.
+/// The offset on which the formats of all events agree that are wanted and
+/// exist, `None` if there are none.
 fn agreed_offset(
     events: &Path,
-    prefix: &str,
-    parse: fn(&str) -> Option<u32>,
+    is_wanted: impl Fn(&str) -> bool,
+    parse: impl Fn(&str) -> Option<u32>,
 ) -> Result<Option<u32>, String> {
     let mut agreed = None;
-    for &(system, name) in table::EVENTS
-        .iter()
-        .filter(|(_, name)| name.starts_with(prefix))
-    {
+    for &(system, name) in table::EVENTS.iter().filter(|(_, name)| is_wanted(name)) {
         let path = events.join(system).join(name).join("format");
         if !path.exists() {
             continue;
@@ -109,10 +119,7 @@ fn agreed_offset(
         let offset =
             parse(&text).ok_or_else(|| format!("parse {}: unexpected fields", path.display()))?;
         if *agreed.get_or_insert(offset) != offset {
-            return Err(format!(
-                "parse {}: differs from the other syscalls",
-                path.display()
-            ));
+            return Err(format!("parse {}: differs from the others", path.display()));
         }
     }
     Ok(agreed)

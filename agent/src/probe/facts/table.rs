@@ -113,6 +113,10 @@ rows! {
     // Tracefs, where it can be read, overrules these two.
     sys_enter_args: Offset("syscall_trace_enter.args", 0);
     sys_exit_ret: Offset("syscall_trace_exit.ret", 8);
+    // Where jbd2 is a module only tracefs knows these; it overrules anyway.
+    trace_journal_dev: Offset("trace_event_raw_jbd2_commit.dev", 4);
+    trace_journal_tid: Offset("trace_event_raw_jbd2_commit.transaction", 4);
+    trace_checkpoint_time: Offset("trace_event_raw_jbd2_checkpoint_stats.chp_time", 8);
     // a54895fa057c (5.11, and in 5.10.137) dropped the queue before the request.
     arg_issue_rq: PtrArg("block_rq_issue", "request");
     arg_requeue_rq: PtrArg("block_rq_requeue", "request");
@@ -158,6 +162,10 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("jbd2", "jbd2_commit_flushing"),
     ("jbd2", "jbd2_commit_logging"),
     ("jbd2", "jbd2_end_commit"),
+    ("jbd2", "jbd2_checkpoint"),
+    ("jbd2", "jbd2_checkpoint_stats"),
+    ("lock", "contention_begin"),
+    ("lock", "contention_end"),
     ("xfs", "xfs_file_fsync"),
     ("xfs", "xfs_log_force"),
     ("xfs", "xfs_force_shutdown"),
@@ -176,6 +184,37 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("syscalls", "sys_exit_syncfs"),
     ("syscalls", "sys_enter_sync_file_range"),
     ("syscalls", "sys_exit_sync_file_range"),
+];
+
+/// Facts that are the offset of a field in the records of these events, where all
+/// of them that exist agree: fact, field, its size, events.
+pub const FIELDS: &[(&str, &str, u32, &[&str])] = &[
+    (
+        "trace_journal_dev",
+        "dev",
+        4,
+        &[
+            "jbd2_start_commit",
+            "jbd2_commit_flushing",
+            "jbd2_commit_logging",
+            "jbd2_end_commit",
+            "jbd2_checkpoint",
+            "jbd2_checkpoint_stats",
+            "ext4_fc_commit_start",
+        ],
+    ),
+    (
+        "trace_journal_tid",
+        "transaction",
+        4,
+        &["jbd2_start_commit", "jbd2_end_commit"],
+    ),
+    (
+        "trace_checkpoint_time",
+        "chp_time",
+        8,
+        &["jbd2_checkpoint_stats"],
+    ),
 ];
 
 /// Functions that fexit may be attached to: they are reached through a pointer

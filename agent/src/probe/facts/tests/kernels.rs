@@ -78,6 +78,9 @@ const EXPECTED: &[(&str, [u32; 6])] = &[
     ("xfs_inode_i_vnode", [NONE, NONE, NONE, NONE, 312, NONE]),
     ("sys_enter_args", [16; 6]),
     ("sys_exit_ret", [16; 6]),
+    ("trace_journal_dev", [8; 6]),
+    ("trace_journal_tid", [16; 6]),
+    ("trace_checkpoint_time", [16; 6]),
     ("arg_issue_rq", [0; 6]),
     ("arg_requeue_rq", [0; 6]),
     ("arg_bio_queue_bio", [1, 0, 0, 0, 0, 0]),
@@ -135,8 +138,9 @@ fn facts_that_depend_on_the_architecture() {
 
 #[test]
 fn every_fact_is_in_the_table_and_tested() {
-    // Four u64 that are settings or symbols, and the padding, are not from BTF.
-    let fields = (size_of::<Facts>() - 4 * 8 - 4) / 4;
+    // Five u64 and three u32 that are settings or symbols, and the padding, are
+    // not from BTF.
+    let fields = (size_of::<Facts>() - 5 * 8 - 4 * 4) / 4;
     assert_eq!(table::ROWS.len(), fields);
     let elsewhere = [
         "block_device_bd_disk",

@@ -98,9 +98,32 @@ fn formats_that_disagree_keep_the_offset_of_btf() {
     assert_eq!(facts.get("sys_enter_args"), Some(16));
     assert_eq!(facts.notes.len(), 1);
     assert!(
-        facts.notes[0].ends_with("sys_enter_msync/format: differs from the other syscalls"),
+        facts.notes[0].ends_with("sys_enter_msync/format: differs from the others"),
         "{:?}",
         facts.notes
+    );
+}
+
+#[test]
+fn fields_of_the_journals_records_are_read_where_btf_has_none() {
+    let root = Root::new("journal");
+    root.write("sys/kernel/btf/vmlinux", &extract("6.12.101-amd64"));
+    let commit = "\tfield:dev_t dev;\toffset:12;\tsize:4;\tsigned:0;
+\tfield:tid_t transaction;\toffset:20;\tsize:4;\tsigned:0;\n";
+    for event in ["jbd2_start_commit", "jbd2_end_commit"] {
+        root.write(
+            &format!("tracing/events/jbd2/{event}/format"),
+            commit.as_bytes(),
+        );
+    }
+    let facts = root.resolve(true);
+    assert_eq!(
+        (
+            facts.get("trace_journal_dev"),
+            facts.get("trace_journal_tid"),
+            facts.get("trace_checkpoint_time")
+        ),
+        (Some(12), Some(20), Some(16))
     );
 }
 

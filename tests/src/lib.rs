@@ -3,12 +3,14 @@
 //!
 //! `lab` owns the directory and cleans up; `faultdisk` is a disk that fails on
 //! demand and keeps the known truth; `broker` is a real Kafka; `writer` is a
-//! stand-in with the same files, syscalls and log lines. Nothing of the agent
-//! is in here, and the agent knows nothing of this crate.
+//! stand-in with the same files, syscalls and log lines; `metrics` reads what an
+//! exporter serves. Nothing of the agent is in here, and the agent knows nothing
+//! of this crate.
 
 pub mod broker;
 pub mod faultdisk;
 pub mod lab;
+pub mod metrics;
 pub mod proc;
 pub mod writer;
 

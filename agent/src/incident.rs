@@ -227,13 +227,38 @@ pub struct IncidentSync {
     pub stack: Vec<String>,
 }
 
-/// Wall time of a sync, partitioned in this order of priority; sums to the total.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Wall time of a sync, partitioned in this order of priority; the six parts sum
+/// to the total. Of the first four: while only queued, while in the device; a
+/// journal's commit also computes, so that these two need not sum to their part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Breakdown {
-    /// A device cache flush was in flight.
+    /// A device cache flush that it waited for was outstanding.
     pub flush_ns: u64,
-    /// Requests of the file itself were in flight.
+    /// Of it: queued.
+    pub flush_queue_ns: u64,
+    /// Of it: in the device.
+    pub flush_device_ns: u64,
+    /// The file system's journal committed, or wrote journal or metadata.
+    pub journal_ns: u64,
+    /// Of it: requests of the file system were queued.
+    pub journal_queue_ns: u64,
+    /// Of it: requests of the file system were in the device.
+    pub journal_device_ns: u64,
+    /// Requests of the file itself were outstanding.
     pub own_data_ns: u64,
+    /// Of it: queued.
+    pub own_data_queue_ns: u64,
+    /// Of it: in the device.
+    pub own_data_device_ns: u64,
+    /// Any other request was outstanding on its disks.
+    pub others_data_ns: u64,
+    /// Of it: queued.
+    pub others_data_queue_ns: u64,
+    /// Of it: in the device.
+    pub others_data_device_ns: u64,
+    /// The thread waited for a contended lock.
+    pub lock_ns: u64,
     /// Tied to nothing.
     pub other_ns: u64,
 }

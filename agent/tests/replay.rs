@@ -2,6 +2,8 @@
 //! root. In: tests/fixtures/captures. `UPDATE=1` rewrites what is expected and
 //! the captures that were made by hand; the rest of the captures are recorded.
 
+#[path = "replay/recorder.rs"]
+mod recorder;
 #[path = "replay/stories.rs"]
 mod stories;
 #[path = "replay/streams.rs"]
@@ -291,12 +293,35 @@ fn stalls_of_one_device_are_one_incident_that_closes() {
         (incident.totals.syncs, incident.state.as_str()),
         (6, "closed")
     );
-    let parts = incident.syncs[0].breakdown.clone().unwrap();
+    let parts = incident.syncs[0].breakdown.unwrap();
     assert!(parts.flush_ns > 1_400 * streams::MS);
     assert_eq!(
         parts.flush_ns + parts.own_data_ns + parts.other_ns,
         incident.syncs[0].duration_ns
     );
+}
+
+#[test]
+fn every_part_of_a_slow_sync_is_named_and_they_sum() {
+    let incident = only_incident("commit");
+    assert_eq!(
+        (incident.verdict, incident.cause),
+        (Verdict::Stalled, Some(Cause::DeviceStall))
+    );
+    let parts = incident.syncs[0].breakdown.unwrap();
+    let ms = [
+        parts.flush_ns,
+        parts.journal_ns,
+        parts.own_data_ns,
+        parts.others_data_ns,
+        parts.lock_ns,
+        parts.other_ns,
+    ]
+    .map(|ns| ns / streams::MS);
+    assert_eq!(ms, [1_460, 50, 100, 30, 50, 10]);
+    assert_eq!(ms.iter().sum::<u64>(), 1_700);
+    assert_eq!(parts.flush_device_ns, 1_458 * streams::MS);
+    assert!(incident.reasons[0].contains("85 % of it was the device's flush"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::join::Join;
 use super::line::LineFact;
 use super::stall::Stall;
 use crate::event::{RequestEvent, SyncEvent};
-use crate::incident::Totals;
+use crate::incident::{Breakdown, Totals};
 
 /// Syncs and requests listed of one case.
 pub(crate) const MAX_LISTED: usize = 10;
@@ -92,6 +92,8 @@ pub(crate) struct SyncFact {
     pub unseen_end: bool,
     pub join: Option<Join>,
     pub stall: Option<Stall>,
+    /// Of a failed sync that was also slow.
+    pub breakdown: Option<Breakdown>,
 }
 
 impl SyncFact {

@@ -38,6 +38,8 @@ impl Core {
         };
         self.notices.untold.remove(&sync.root);
         let in_flight_ended = self.end_of_tracked_stall(sync);
+        let is_slow = sync.exit_ns.saturating_sub(sync.enter_ns) >= self.world.start.slow_ns;
+        let breakdown = is_slow.then(|| self.measure_now(sync, None).breakdown);
         let (case, _) = self.open_case(&key, victim.map_or(sync.exit_ns, |victim| victim.0));
         if let (Some(path), Some((time_ns, op))) = (&seen.path, victim) {
             case.add_victim(time_ns, path, op);
@@ -55,6 +57,7 @@ impl Core {
             unseen_end: false,
             join: Some(join),
             stall: None,
+            breakdown,
         });
         self.attach_pending(&key);
         self.emit_or_mark(&key, out);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::bounded::{Lru, push_bounded};
+use super::recorder::Recorder;
 use crate::event::{FileId, RequestEvent, WbErrEvent};
 
 /// Files with failures that are remembered.
@@ -24,6 +25,7 @@ pub(crate) struct Memory {
     wb_errs: Lru<FileId, VecDeque<WbErrEvent>>,
     fileless: VecDeque<RequestEvent>,
     slow: VecDeque<RequestEvent>,
+    pub recorder: Recorder,
     dropped: u64,
 }
 
@@ -34,6 +36,7 @@ impl Memory {
             wb_errs: Lru::new(MAX_FILES),
             fileless: VecDeque::new(),
             slow: VecDeque::new(),
+            recorder: Recorder::default(),
             dropped: 0,
         }
     }

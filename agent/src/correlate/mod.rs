@@ -5,6 +5,7 @@
 //! bounded, and what is forgotten is counted.
 
 mod bounded;
+mod breakdown;
 pub(crate) mod case;
 mod failures;
 pub(crate) mod join;
@@ -14,6 +15,7 @@ mod memory;
 mod notices;
 mod output;
 mod rate;
+mod recorder;
 mod spans;
 pub(crate) mod stall;
 mod stalls;
@@ -107,7 +109,7 @@ impl Core {
             Event::Device { dev, info } => self.world.set_device(*dev, info),
             Event::Sync(sync) => self.on_sync(sync, &mut out),
             Event::Request(request) => self.on_request(request, &mut out),
-            Event::Spans(_) => {}
+            Event::Spans(spans) => self.memory.recorder.remember(spans, stamped.mono_ns),
             Event::WbErr(wb_err) => self.on_wb_err(wb_err, &mut out),
             Event::WbTell(_) => {}
             Event::InFlight(in_flight) => self.on_in_flight(in_flight, &mut out),
@@ -217,6 +219,8 @@ impl Core {
         for (class, count) in [
             ("evidence_forgotten", self.memory.dropped()),
             ("incidents_forgotten", self.forgotten_cases),
+            ("spans_overwritten", self.memory.recorder.missed()),
+            ("spans_forgotten", self.memory.recorder.forgotten()),
         ] {
             if count > 0 {
                 lost.insert(class.to_owned(), count);

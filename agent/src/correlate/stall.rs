@@ -1,11 +1,11 @@
 //! Whether a sync took longer than its bytes need, and where its time went.
-//! In: the sync, the rate of its disks, the requests that were in flight
-//! meanwhile. Out: [`Stall`]: the excess, the breakdown, the requests. What it
-//! means is decided in `judge`.
+//! In: the sync, the rate of its disks, the requests and waits that were under
+//! way meanwhile. Out: [`Stall`]: the excess, the breakdown, the requests. What
+//! it means is decided in `judge`.
 
+use super::breakdown::{Evidence, begin_and_issue, is_journal, is_own, partition};
 use super::memory::Memory;
-use super::spans::{Span, length, union_within};
-use crate::event::{InFlightRequest, RequestEvent, SyncEvent};
+use crate::event::{InFlightRequest, RequestEvent, RequestSpan, SyncEvent, WaitSpan};
 use crate::incident::Breakdown;
 
 /// Assumed where a disk's rate is not known yet: attached a moment ago.
@@ -33,12 +33,11 @@ pub(crate) struct Stall {
     /// Time beyond it.
     pub excess_ns: u64,
     pub breakdown: Breakdown,
-    /// Part of the breakdown's rest during which journal or metadata requests
-    /// of the file system were in flight.
-    pub journal_ns: u64,
-    /// Part of the rest during which some other request had been in its disk
-    /// for longer than half of the call: the disk held it, whoever asked.
+    /// Part of the others' data during which one request had been outstanding
+    /// for at least half of the call: the disk held it, whoever asked.
     pub held_ns: u64,
+    /// The flight recorder was overwritten for a part of the call.
+    pub has_gap: bool,
     /// Slow requests that overlapped, longest first.
     pub requests: Vec<RequestEvent>,
     /// The same for those not completed yet, oldest first.
@@ -53,135 +52,202 @@ impl Stall {
                 > u128::from(duration_ns) * u128::from(MIN_EXCESS_PERCENT)
     }
 
-    /// Time during which requests of its disks account for the sync.
+    /// Time during which requests tied to the sync account for it.
+    pub(crate) fn tied_ns(&self) -> u64 {
+        let parts = &self.breakdown;
+        parts.flush_ns + parts.own_data_ns + parts.journal_queue_ns + parts.journal_device_ns
+    }
+
+    /// The same with a request that its disk held, whoever asked.
     pub(crate) fn device_ns(&self) -> u64 {
-        self.breakdown.flush_ns + self.breakdown.own_data_ns + self.journal_ns + self.held_ns
+        self.tied_ns() + self.held_ns
     }
 }
 
+/// What a sync is measured against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene<'a> {
+    /// Its file system.
+    pub s_dev: u32,
+    /// Leaf disks under it.
+    pub disks: &'a [u32],
+    /// Bytes per second that they wrote lately.
+    pub rate: Option<u64>,
+    /// All bytes that they wrote during the call.
+    pub moved_bytes: u64,
+    /// See [`Evidence`].
+    pub is_journal_dark: bool,
+    /// Requests that have not completed.
+    pub outstanding: &'a [InFlightRequest],
+}
+
 /// Measures `sync`; for one in flight `exit_ns` is now.
-pub(crate) fn measure(
-    sync: &SyncEvent,
-    disks: &[u32],
-    rate: Option<u64>,
-    moved_bytes: u64,
-    memory: &Memory,
-    outstanding: &[InFlightRequest],
-) -> Stall {
-    let within = (sync.enter_ns, sync.exit_ns);
+pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> Stall {
     let duration_ns = sync.exit_ns.saturating_sub(sync.enter_ns);
     let own_bytes = sync.delta.nr_bytes;
-    let per_second = u128::from(rate.unwrap_or(UNKNOWN_RATE).max(1));
+    let per_second = u128::from(scene.rate.unwrap_or(UNKNOWN_RATE).max(1));
     let time_of = |bytes: u64| {
         u64::try_from(u128::from(bytes) * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
     };
-    let moved_bytes = if rate.is_some() && moved_bytes >= MIN_MOVED_BYTES.max(own_bytes) {
-        moved_bytes
+    let moved_bytes = if scene.rate.is_some() && scene.moved_bytes >= MIN_MOVED_BYTES.max(own_bytes)
+    {
+        scene.moved_bytes
     } else {
         0
     };
     let needed_ns = time_of(own_bytes).max(time_of(moved_bytes));
 
-    let overlapping = || {
-        memory.slow().filter(|request| {
-            disks.contains(&request.dev)
-                && begin_ns(request) < sync.exit_ns
-                && request.complete_ns > sync.enter_ns
-        })
-    };
-    let waiting: Vec<&InFlightRequest> = outstanding
+    let mut overlapping = overlapping(sync, scene.disks, memory);
+    let completed = overlapping.len();
+    let mut outstanding: Vec<InFlightRequest> = scene
+        .outstanding
         .iter()
-        .filter(|request| disks.contains(&request.dev) && request.issue_ns < sync.exit_ns)
-        .collect();
-    let still = |request: &InFlightRequest| (request.issue_ns, sync.exit_ns);
-
-    let is_flush = |request: &&RequestEvent| request.op == "flush";
-    let is_own = |request: &&RequestEvent| request.file.s_dev != 0 && request.file == sync.file;
-    let is_journal = |request: &&RequestEvent| {
-        request.file_source == "blockdev" && request.rdev == sync.file.s_dev
-            || request.file_source == "meta"
-    };
-    let long = |span: &Span| length(&union_within([*span], within)) * 2 >= duration_ns;
-
-    let mut flushes: Vec<Span> = overlapping().filter(is_flush).map(span_of).collect();
-    flushes.extend(
-        waiting
-            .iter()
-            .filter(|request| request.op == "flush")
-            .map(|request| still(request)),
-    );
-    let mut spans = Vec::new();
-    let flush_ns = grow(&mut spans, flushes, within);
-    let own_data_ns = grow(
-        &mut spans,
-        overlapping().filter(is_own).map(span_of).collect(),
-        within,
-    );
-    let journal_ns = grow(
-        &mut spans,
-        overlapping().filter(is_journal).map(span_of).collect(),
-        within,
-    );
-    let mut held: Vec<Span> = overlapping().map(span_of).filter(long).collect();
-    held.extend(waiting.iter().map(|request| still(request)).filter(long));
-    let held_ns = grow(&mut spans, held, within);
-
-    let mut requests: Vec<RequestEvent> = overlapping()
-        .filter(|request| {
-            is_flush(request) || is_own(request) || is_journal(request) || long(&span_of(request))
-        })
+        .filter(|request| scene.disks.contains(&request.dev) && request.issue_ns < sync.exit_ns)
         .cloned()
         .collect();
-    requests.sort_by_key(|request| {
-        std::cmp::Reverse(request.complete_ns.saturating_sub(begin_ns(request)))
-    });
-    requests.truncate(MAX_REQUESTS);
-    let mut outstanding: Vec<InFlightRequest> = waiting.into_iter().cloned().collect();
     outstanding.sort_by_key(|request| request.issue_ns);
+    overlapping.extend(outstanding.iter().map(|request| RequestSpan {
+        dev: request.dev,
+        op: request.op.clone(),
+        issue_ns: request.issue_ns,
+        complete_ns: sync.exit_ns,
+        ..RequestSpan::default()
+    }));
+    let waits: Vec<WaitSpan> = memory
+        .recorder
+        .waits(sync.enter_ns, sync.exit_ns)
+        .cloned()
+        .collect();
+    let parts = partition(&Evidence {
+        sync,
+        s_dev: scene.s_dev,
+        disks: scene.disks,
+        requests: &overlapping,
+        waits: &waits,
+        is_journal_dark: scene.is_journal_dark,
+    });
     outstanding.truncate(MAX_REQUESTS);
-
+    overlapping.truncate(completed);
     Stall {
         own_bytes,
         moved_bytes,
-        rate,
+        rate: scene.rate,
         needed_ns,
         excess_ns: duration_ns.saturating_sub(needed_ns),
-        breakdown: Breakdown {
-            flush_ns,
-            own_data_ns,
-            other_ns: duration_ns.saturating_sub(flush_ns + own_data_ns),
-        },
-        journal_ns,
-        held_ns,
-        requests,
+        breakdown: parts.breakdown,
+        held_ns: parts.held_ns,
+        has_gap: memory.recorder.has_gap(sync.enter_ns, sync.exit_ns),
+        requests: worth_showing(overlapping, sync, scene.s_dev, memory),
         outstanding,
     }
 }
 
-/// Adds `more` to `spans`; returns by how much they cover more than before.
-fn grow(spans: &mut Vec<Span>, more: Vec<Span>, within: Span) -> u64 {
-    let before = length(&union_within(spans.iter().copied(), within));
-    spans.extend(more);
-    length(&union_within(spans.iter().copied(), within)) - before
+/// Requests of the disks that overlap the call: from the flight recorder, and
+/// those that were reported one by one, each once.
+fn overlapping(sync: &SyncEvent, disks: &[u32], memory: &Memory) -> Vec<RequestSpan> {
+    let overlaps = |request: &RequestSpan| {
+        disks.contains(&request.dev)
+            && request.complete_ns > sync.enter_ns
+            && begin_and_issue(request).is_some_and(|(begin_ns, _)| begin_ns < sync.exit_ns)
+    };
+    let mut found: Vec<RequestSpan> = memory
+        .recorder
+        .requests()
+        .filter(|request| overlaps(request))
+        .cloned()
+        .collect();
+    let reported = memory
+        .slow()
+        .chain(memory.failed_of(&sync.file))
+        .chain(memory.failed_fileless());
+    for request in reported.map(span_of).filter(overlaps) {
+        if !found.iter().any(|known| is_same(known, &request)) {
+            found.push(request);
+        }
+    }
+    found
 }
 
-/// When a request began to wait: its allocation where known, else its issue.
-fn begin_ns(request: &RequestEvent) -> u64 {
-    match (request.start_ns, request.issue_ns) {
-        (0, 0) => request.complete_ns,
-        (0, issue_ns) => issue_ns,
-        (start_ns, 0) => start_ns,
-        (start_ns, issue_ns) => start_ns.min(issue_ns),
+/// Tied to the sync, or held for most of it; the longest first.
+fn worth_showing(
+    mut overlapping: Vec<RequestSpan>,
+    sync: &SyncEvent,
+    s_dev: u32,
+    memory: &Memory,
+) -> Vec<RequestEvent> {
+    let begin_ns =
+        |request: &RequestSpan| begin_and_issue(request).map_or(request.complete_ns, |it| it.0);
+    let is_long = |request: &RequestSpan| {
+        let (begin_ns, end_ns) = (begin_ns(request), request.complete_ns);
+        let inside = end_ns
+            .min(sync.exit_ns)
+            .saturating_sub(begin_ns.max(sync.enter_ns));
+        inside * 2 >= sync.exit_ns.saturating_sub(sync.enter_ns)
+    };
+    overlapping.retain(|request| {
+        request.errno == 0
+            && (request.op == "flush"
+                || is_own(request, sync)
+                || is_journal(request, s_dev)
+                || is_long(request))
+    });
+    overlapping.sort_by_key(|request| {
+        std::cmp::Reverse(request.complete_ns.saturating_sub(begin_ns(request)))
+    });
+    overlapping.truncate(MAX_REQUESTS);
+    overlapping
+        .iter()
+        .map(|request| {
+            let reported = memory
+                .slow()
+                .find(|known| is_same(request, &span_of(known)));
+            reported.cloned().unwrap_or_else(|| event_of(request))
+        })
+        .collect()
+}
+
+fn is_same(left: &RequestSpan, right: &RequestSpan) -> bool {
+    (left.dev, left.complete_ns, left.sector) == (right.dev, right.complete_ns, right.sector)
+}
+
+fn span_of(request: &RequestEvent) -> RequestSpan {
+    RequestSpan {
+        dev: request.dev,
+        op: request.op.clone(),
+        flags: request.flags.clone(),
+        start_ns: request.start_ns,
+        issue_ns: request.issue_ns,
+        complete_ns: request.complete_ns,
+        sector: request.sector,
+        nr_bytes: request.nr_bytes,
+        status: request.status.clone(),
+        errno: request.errno,
+        file: request.file.clone(),
+        file_source: request.file_source.clone(),
+        rdev: request.rdev,
+        root: request.root,
+        nr_requeue: request.nr_requeue,
+        ..RequestSpan::default()
     }
 }
 
-fn span_of(request: &RequestEvent) -> Span {
-    // A flush waits in the block layer's own queue for the one before it: only
-    // its time in the device says that the device is slow.
-    let begin = if request.op == "flush" && request.issue_ns != 0 {
-        request.issue_ns
-    } else {
-        begin_ns(request)
-    };
-    (begin, request.complete_ns)
+fn event_of(span: &RequestSpan) -> RequestEvent {
+    RequestEvent {
+        dev: span.dev,
+        op: span.op.clone(),
+        flags: span.flags.clone(),
+        sector: span.sector,
+        nr_bytes: span.nr_bytes,
+        start_ns: span.start_ns,
+        issue_ns: span.issue_ns,
+        complete_ns: span.complete_ns,
+        status: span.status.clone(),
+        errno: span.errno,
+        file_source: span.file_source.clone(),
+        file: span.file.clone(),
+        rdev: span.rdev,
+        root: span.root,
+        nr_requeue: span.nr_requeue,
+        ..RequestEvent::default()
+    }
 }

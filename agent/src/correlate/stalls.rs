@@ -4,10 +4,11 @@
 
 use super::case::{Class, Key, NO_SLOT, Origin, SyncFact};
 use super::output::{Output, SlowSync};
-use super::stall::{Stall, measure};
+use super::stall::{Scene, Stall, measure};
 use super::{Core, UPDATE_EVERY_NS};
 use crate::event::{InFlightEvent, InFlightRequest, InFlightSync, RequestEvent, SyncEvent};
 use crate::judge;
+use crate::sink::breakdown::name_parts;
 use crate::sink::units::{show_bytes, show_ns, show_rate};
 
 /// Nothing stalled for this long: the episode is over.
@@ -26,7 +27,7 @@ impl Core {
                 self.end_unseen(|fact| fact.is_same_call(&in_flight.sync), out);
                 continue;
             }
-            let stall = self.measure_now(&in_flight.sync, &event.requests);
+            let stall = self.measure_now(&in_flight.sync, Some(&event.requests));
             let duration_ns = in_flight
                 .sync
                 .exit_ns
@@ -60,6 +61,7 @@ impl Core {
             unseen_end: false,
             join: None,
             stall: Some(stall),
+            breakdown: None,
         });
         if is_new {
             case.next_report_ns = duration_ns * 2;
@@ -74,13 +76,16 @@ impl Core {
 
     pub(super) fn on_finished_sync(&mut self, sync: &SyncEvent, out: &mut Vec<Output>) {
         let duration_ns = sync.exit_ns.saturating_sub(sync.enter_ns);
-        let stall = self.measure_now(sync, &[]);
+        let stall = self.measure_now(sync, None);
         let known = self
             .cases
             .iter()
             .find(|(_, case)| case.syncs.iter().any(|fact| fact.is_same_call(sync)))
             .map(|(key, _)| key.clone());
         let is_stalled = stall.is_stalled(duration_ns, self.world.start.stall_ns);
+        if duration_ns >= self.world.start.slow_ns {
+            self.memory.recorder.miss(sync.enter_ns, sync.exit_ns);
+        }
         if known.is_none() && !is_stalled {
             if duration_ns >= self.world.start.slow_ns {
                 out.push(Output::SlowSync(Box::new(self.show_slow(
@@ -104,6 +109,7 @@ impl Core {
             unseen_end: false,
             join: None,
             stall: Some(stall),
+            breakdown: None,
         });
         // Of many that return together the last one, or one a second, speaks.
         let is_last = !case.has_in_flight();
@@ -116,16 +122,23 @@ impl Core {
         }
     }
 
-    fn measure_now(&self, sync: &SyncEvent, outstanding: &[InFlightRequest]) -> Stall {
-        let disks = self.world.leaf_disks(self.world.dev_of(sync));
-        measure(
-            sync,
-            &disks,
-            self.rates.of_disks(&disks),
-            self.rates.moved(&disks, sync.enter_ns, sync.exit_ns),
-            &self.memory,
-            outstanding,
-        )
+    /// `outstanding` is given for a sync in flight.
+    pub(super) fn measure_now(
+        &self,
+        sync: &SyncEvent,
+        outstanding: Option<&[InFlightRequest]>,
+    ) -> Stall {
+        let s_dev = self.world.dev_of(sync);
+        let disks = self.world.leaf_disks(s_dev);
+        let scene = Scene {
+            s_dev,
+            disks: &disks,
+            rate: self.rates.of_disks(&disks),
+            moved_bytes: self.rates.moved(&disks, sync.enter_ns, sync.exit_ns),
+            is_journal_dark: outstanding.is_some() || !self.world.sees_journal(),
+            outstanding: outstanding.unwrap_or_default(),
+        };
+        measure(sync, &scene, &self.memory)
     }
 
     /// The case of the device under `sync`, made or reopened if need be.
@@ -185,8 +198,16 @@ impl Core {
                     continue;
                 }
                 let Some(old) = &fact.stall else { continue };
-                let disks = self.world.leaf_disks(self.world.dev_of(sync));
-                let mut new = measure(sync, &disks, old.rate, old.moved_bytes, &self.memory, &[]);
+                let s_dev = self.world.dev_of(sync);
+                let scene = Scene {
+                    s_dev,
+                    disks: &self.world.leaf_disks(s_dev),
+                    rate: old.rate,
+                    moved_bytes: old.moved_bytes,
+                    is_journal_dark: !self.world.sees_journal(),
+                    outstanding: &[],
+                };
+                let mut new = measure(sync, &scene, &self.memory);
                 (new.needed_ns, new.excess_ns) = (old.needed_ns, old.excess_ns);
                 if new.requests.len() != old.requests.len() || new.breakdown != old.breakdown {
                     found.extend(new.requests.iter().cloned());
@@ -260,17 +281,12 @@ impl Core {
             unseen_end: false,
             join: None,
             stall: Some(stall.clone()),
+            breakdown: None,
         };
-        let parts = [
-            (stall.breakdown.flush_ns, "device flush"),
-            (stall.breakdown.own_data_ns, "own data"),
-            (stall.journal_ns, "journal"),
-            (stall.held_ns, "disk held another request"),
-        ];
-        let mut why: Vec<String> = parts
-            .iter()
-            .filter(|(ns, _)| ns * 10 >= duration_ns)
-            .map(|(ns, what)| format!("{what} {}", show_ns(*ns)))
+        let mut why: Vec<String> = name_parts(&stall.breakdown)
+            .into_iter()
+            .filter(|(ns, _)| *ns * 10 >= duration_ns)
+            .map(|(ns, what)| format!("{what} {}", show_ns(ns)))
             .collect();
         if let Some(rate) = stall.rate
             && stall.needed_ns * 2 >= duration_ns

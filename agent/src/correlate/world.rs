@@ -99,6 +99,14 @@ impl World {
             .find(|hook| hook.required && matches!(hook.state.as_str(), "failed" | "absent"))
     }
 
+    /// Whether some hook sees journals commit.
+    pub(crate) fn sees_journal(&self) -> bool {
+        self.hooks.values().any(|hook| {
+            (hook.name.starts_with("jbd2") || hook.name.starts_with("xfs_log"))
+                && !matches!(hook.state.as_str(), "failed" | "absent")
+        })
+    }
+
     /// Losses so far, those that are any.
     pub(crate) fn lost(&self) -> BTreeMap<String, u64> {
         self.losses

@@ -170,7 +170,9 @@ pub(crate) fn show_sync(fact: &SyncFact, world: &World) -> IncidentSync {
         errno: (errno > 0).then(|| errno_name(errno)),
         in_flight: fact.in_flight,
         told_late_by_ns,
-        breakdown: fact.stall.as_ref().map(|stall| stall.breakdown.clone()),
+        breakdown: fact
+            .breakdown
+            .or_else(|| fact.stall.as_ref().map(|stall| stall.breakdown)),
         stack: fact.stack.clone(),
     }
 }

@@ -11,6 +11,7 @@ use crate::correlate::stall::Stall;
 use crate::correlate::world::World;
 use crate::event::RequestEvent;
 use crate::incident::{Cause, Verdict};
+use crate::sink::breakdown::tell_breakdown;
 use crate::sink::units::{show_bytes, show_ns, show_rate};
 
 /// What the rules say.
@@ -75,8 +76,7 @@ fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
         return None;
     }
     let is_most = |part_ns: u64| part_ns * 2 >= fact.duration_ns();
-    let tied_ns = stall.breakdown.flush_ns + stall.breakdown.own_data_ns + stall.journal_ns;
-    let id = if is_most(tied_ns) {
+    let id = if is_most(stall.tied_ns()) {
         "S1"
     } else if is_most(stall.device_ns()) {
         "S2"
@@ -170,42 +170,23 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
             show_ns(stall.needed_ns)
         )
     };
-    let parts = [
-        (
-            stall.breakdown.flush_ns,
-            "while the device flushed its cache",
-        ),
-        (
-            stall.breakdown.own_data_ns,
-            "while its own data was being written",
-        ),
-        (stall.journal_ns, "while the journal was being written"),
-        (
-            stall.held_ns,
-            "while the disk held a request not tied to this file",
-        ),
-    ];
-    let parts: Vec<String> = parts
-        .iter()
-        .filter(|(ns, _)| *ns > 0)
-        .map(|(ns, what)| format!("{} {what}", show_ns(*ns)))
-        .collect();
-    let parts = if parts.is_empty() {
-        String::new()
-    } else {
-        format!("; {}", parts.join(", "))
-    };
-    format!("{begin}, {needed}{parts}")
+    let parts = tell_breakdown(&stall.breakdown, !fact.in_flight);
+    format!("{begin}, {needed}; {parts}")
 }
 
 fn tell_unexplained(fact: &SyncFact, stall: &Stall) -> Option<String> {
-    let rest_ns = fact.duration_ns().saturating_sub(stall.device_ns());
-    (rest_ns * 2 > fact.duration_ns()).then(|| {
+    let rest_ns = stall.breakdown.other_ns;
+    let mut text = (rest_ns * 2 > fact.duration_ns()).then(|| {
         format!(
-            "{} of it is unexplained: no slow request of its disks was in flight then (a lock, the journal, a throttle, or requests not seen)",
+            "{} of it is unexplained: no request, commit or lock seen then accounts for it",
             show_ns(rest_ns)
         )
-    })
+    });
+    if stall.has_gap {
+        let gap = "the kernel's record of requests was overwritten for a part of that time";
+        text = Some(text.map_or(gap.to_owned(), |text| format!("{text}; {gap}")));
+    }
+    text
 }
 
 fn tell_join(join: &Join, world: &World) -> String {

@@ -2,6 +2,7 @@
 //! for an update also what was shown before. Out: lines. Text from outside
 //! (names, log lines) is stripped of control characters.
 
+use super::breakdown::show_breakdown;
 use super::text::Style;
 use super::units::{show_bytes, show_ns};
 use crate::incident::{
@@ -202,15 +203,8 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
         ));
     }
     if let Some(parts) = &sync.breakdown {
-        lines.push(row(
-            "",
-            &format!(
-                "device flush {}, own data {}, other {}",
-                show_ns(parts.flush_ns),
-                show_ns(parts.own_data_ns),
-                show_ns(parts.other_ns)
-            ),
-        ));
+        let so_far = if sync.in_flight { "so far: " } else { "" };
+        lines.push(row("", &format!("{so_far}{}", show_breakdown(parts))));
     }
     if !sync.stack.is_empty() {
         let stack: Vec<String> = sync

@@ -4,6 +4,7 @@
 //! the same bytes. Not here: files, terminals, the decision about colour.
 
 mod block;
+pub(crate) mod breakdown;
 pub mod json;
 pub mod text;
 pub mod units;

@@ -18,6 +18,15 @@ pub fn show_ns(ns: u64) -> String {
     }
 }
 
+/// As [`show_ns`], but to the millisecond: `1.498 s`.
+#[must_use]
+pub fn show_ns_exactly(ns: u64) -> String {
+    match ns {
+        1_000_000_000..120_000_000_000 => format!("{:.3} s", ns as f64 / 1e9),
+        _ => show_ns(ns),
+    }
+}
+
 /// `4.0 KiB`, `512 B`.
 #[must_use]
 pub fn show_bytes(bytes: u64) -> String {

@@ -14,7 +14,7 @@ use super::streams::{
 
 /// Every story by name.
 pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
-    vec![
+    let mut all = vec![
         ("eio", eio()),
         ("late_error", late_error()),
         ("stall", stall()),
@@ -30,7 +30,9 @@ pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
         ("line_first", line_first()),
         ("deleted_topic", deleted_topic()),
         ("full_disk", full_disk()),
-    ]
+    ];
+    all.extend(super::recorder::all());
+    all
 }
 
 const FLUSH_LINE: &str = "ERROR Error while flushing log for orders-0 in dir /var/lib/kafka/d1 with offset 100 (exclusive) and recovery point 100 (org.apache.kafka.storage.internals.log.LogDirFailureChannel)";

@@ -1,0 +1,164 @@
+//! What the kernel's flight recorder told of the last seconds: requests and
+//! waits that took long, whoever they belong to. In: [`SpansEvent`]s. Out: those
+//! of a time, and whether some are missing. Bounded; what is forgotten before
+//! its time is counted, and what the kernel overwrote once a slow sync missed it.
+
+use std::collections::VecDeque;
+
+use super::bounded::push_bounded;
+use crate::event::{RequestSpan, SpansEvent, WaitSpan};
+
+/// Requests kept, all disks together: a busy disk's last seconds at some 1 MB.
+const MAX_REQUESTS: usize = 4096;
+/// Commits, checkpoints, locks kept.
+const MAX_WAITS: usize = 1024;
+/// Gaps kept.
+const MAX_GAPS: usize = 16;
+/// Older ones could only explain a call that hung as long; they go uncounted.
+const KEPT_NS: u64 = 120_000_000_000;
+
+/// Spans that were overwritten between two reads of the recorder.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    from_ns: u64,
+    to_ns: u64,
+    count: u64,
+    is_missed: bool,
+}
+
+impl Gap {
+    fn overlaps(&self, from_ns: u64, to_ns: u64) -> bool {
+        self.from_ns < to_ns && from_ns < self.to_ns
+    }
+}
+
+/// See the module's comment.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    requests: VecDeque<RequestSpan>,
+    waits: VecDeque<WaitSpan>,
+    gaps: VecDeque<Gap>,
+    overwritten: u64,
+    missed: u64,
+    forgotten: u64,
+}
+
+impl Recorder {
+    pub(crate) fn remember(&mut self, event: &SpansEvent, now_ns: u64) {
+        let oldest_ns = now_ns.saturating_sub(KEPT_NS);
+        while (self.requests.front()).is_some_and(|request| request.complete_ns < oldest_ns) {
+            self.requests.pop_front();
+        }
+        while (self.waits.front()).is_some_and(|wait| wait.end_ns < oldest_ns) {
+            self.waits.pop_front();
+        }
+        self.note_gap(event);
+        for request in &event.requests {
+            let is_full = push_bounded(&mut self.requests, request.clone(), MAX_REQUESTS);
+            self.forgotten += u64::from(is_full);
+        }
+        for wait in &event.waits {
+            let is_full = push_bounded(&mut self.waits, wait.clone(), MAX_WAITS);
+            self.forgotten += u64::from(is_full);
+        }
+    }
+
+    /// It is a ring: what was overwritten lies between what was read before and
+    /// the oldest of what is left.
+    fn note_gap(&mut self, event: &SpansEvent) {
+        let count = event.overwritten.saturating_sub(self.overwritten);
+        self.overwritten = self.overwritten.max(event.overwritten);
+        if count == 0 {
+            return;
+        }
+        let known = self.requests.iter().map(|request| request.complete_ns);
+        let left = event.requests.iter().map(|request| request.complete_ns);
+        let gap = Gap {
+            from_ns: known.max().unwrap_or(0),
+            to_ns: left.min().unwrap_or(u64::MAX),
+            count,
+            is_missed: false,
+        };
+        push_bounded(&mut self.gaps, gap, MAX_GAPS);
+    }
+
+    /// Requests, about in order of completion.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = &RequestSpan> {
+        self.requests.iter()
+    }
+
+    /// Waits that overlap a time.
+    pub(crate) fn waits(&self, from_ns: u64, to_ns: u64) -> impl Iterator<Item = &WaitSpan> {
+        self.waits
+            .iter()
+            .filter(move |wait| wait.start_ns < to_ns && wait.end_ns > from_ns)
+    }
+
+    /// Whether something of a time was overwritten.
+    pub(crate) fn has_gap(&self, from_ns: u64, to_ns: u64) -> bool {
+        self.gaps.iter().any(|gap| gap.overlaps(from_ns, to_ns))
+    }
+
+    /// A slow sync of that time misses what was overwritten: now it is a loss.
+    /// Nobody misses the requests of a time without slow syncs.
+    pub(crate) fn miss(&mut self, from_ns: u64, to_ns: u64) {
+        for gap in &mut self.gaps {
+            if !gap.is_missed && gap.overlaps(from_ns, to_ns) {
+                gap.is_missed = true;
+                self.missed += gap.count;
+            }
+        }
+    }
+
+    /// Spans overwritten in the kernel that a slow sync missed.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Spans forgotten here before their time.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(complete_ns: &[u64], overwritten: u64) -> SpansEvent {
+        let requests = complete_ns.iter().map(|&complete_ns| RequestSpan {
+            complete_ns,
+            ..RequestSpan::default()
+        });
+        SpansEvent {
+            requests: requests.collect(),
+            overwritten,
+            ..SpansEvent::default()
+        }
+    }
+
+    #[test]
+    fn overwritten_spans_are_a_loss_only_to_a_sync_of_their_time() {
+        let mut recorder = Recorder::default();
+        recorder.remember(&spans(&[100], 0), 100);
+        recorder.remember(&spans(&[500, 600], 7), 600);
+        assert!(recorder.has_gap(50, 400) && !recorder.has_gap(500, 600));
+        recorder.miss(550, 600);
+        assert_eq!(recorder.missed(), 0);
+        recorder.miss(200, 300);
+        recorder.miss(200, 300);
+        assert_eq!(recorder.missed(), 7);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_only_early_forgetting_is_counted() {
+        let mut recorder = Recorder::default();
+        let many: Vec<u64> = (1..=5_000).collect();
+        recorder.remember(&spans(&many, 0), 5_000);
+        assert_eq!(recorder.requests().count(), MAX_REQUESTS);
+        assert_eq!(recorder.forgotten(), 904);
+        recorder.remember(&spans(&[], 0), 2 * KEPT_NS);
+        assert_eq!(recorder.requests().count(), 0);
+        assert_eq!(recorder.forgotten(), 904);
+    }
+}

@@ -3,11 +3,13 @@
 //!
 //! `lab` owns the directory and cleans up; `faultdisk` is a disk that fails on
 //! demand and keeps the known truth; `broker` is a real Kafka; `writer` is a
-//! stand-in with the same files, syscalls and log lines; `metrics` reads what an
+//! stand-in with the same files, syscalls and log lines; `campaign` is a load of
+//! every kind of sync that records what its callers saw; `metrics` reads what an
 //! exporter serves. Nothing of the agent is in here, and the agent knows nothing
 //! of this crate.
 
 pub mod broker;
+pub mod campaign;
 pub mod faultdisk;
 pub mod lab;
 pub mod metrics;
@@ -26,6 +28,7 @@ pub fn dispatch(args: &[OsString]) -> Option<u8> {
     let outcome = match first {
         Some(faultdisk::SUBCOMMAND) => faultdisk::serve_main(&args[2..]),
         Some(writer::BYSTANDER_SUBCOMMAND) => writer::bystander_main(&args[2..]),
+        Some(campaign::WORKLOAD_SUBCOMMAND) => campaign::workload_main(&args[2..]),
         _ if writer::is_writer_command(args) => writer::serve_main(&args[1..]),
         _ => return None,
     };

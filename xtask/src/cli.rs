@@ -28,6 +28,8 @@ pub enum Command {
     Test(TestArgs),
     /// Make a real broker's disk fail and see whether the tool names the cause, as root
     Demo(DemoArgs),
+    /// Hold what the agent says of hundreds of drawn faults against what happened, as root
+    Truth(TruthArgs),
     /// Measure what the agent costs, beside its peers, as root
     Bench(BenchArgs),
     /// Check the rules of the house: formats, lints, file sizes, headers
@@ -164,6 +166,54 @@ pub struct DemoArgs {
     /// Make the other of the two disks fail
     #[arg(long)]
     pub swap_disks: bool,
+}
+
+/// The file system under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TruthFs {
+    /// Only ext4
+    Ext4,
+    /// Only xfs
+    Xfs,
+    /// Drawn for each fault
+    Both,
+}
+
+/// Of `truth`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A workload of many threads and files runs on a disk that fails on demand; faults
+are drawn from the seed and played one at a time, with an agent and a capture for
+each. What the agent says is held against the disk's log and the callers' own.
+A campaign of 300 faults or more writes docs/TRUTH.md. Evidence of misses is kept
+in the folder for temporary files.
+Exit codes: 0 all right outside of expected gaps, 1 not, 2 could not run.
+
+  cargo xtask truth --faults 20          some four minutes
+  cargo xtask truth --seed 1 --only 17   fault 17 of that campaign again
+  fsyncscope watch --from CAPTURE        what was said, again")]
+pub struct TruthArgs {
+    /// How many faults are drawn
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub faults: u64,
+    /// What they are drawn from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// The file systems
+    #[arg(long, value_enum, default_value = "both")]
+    pub fs: TruthFs,
+    /// Only these faults of the campaign, by number
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER")]
+    pub only: Vec<u64>,
+    /// Keep the evidence of all faults, not only of misses
+    #[arg(long)]
+    pub keep: bool,
+    /// Build the agent as it is shipped
+    #[arg(long)]
+    pub release: bool,
+    /// Use this agent, and build none
+    #[arg(long, value_name = "FILE", conflicts_with = "release")]
+    pub agent: Option<std::path::PathBuf>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod test;
 mod tidy;
 mod bench;
 mod demo;
+mod truth;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn run() -> anyhow::Result<u8> {
         cli::Command::Build(args) => build::main(&args),
         cli::Command::Test(args) => test::main(&args),
         cli::Command::Demo(args) => demo::main(&args),
+        cli::Command::Truth(args) => truth::main(&args),
         cli::Command::Bench(args) => bench::main(&args),
         cli::Command::Tidy(args) => tidy::main(&args),
     }

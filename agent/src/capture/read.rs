@@ -32,7 +32,7 @@ pub enum CaptureError {
         found: u32,
     },
     /// The source failed.
-    #[error(transparent)]
+    #[error("read capture: {0}")]
     Io(#[from] io::Error),
 }
 

@@ -10,10 +10,7 @@ use crate::{
     cli::Check,
     config::Config,
     event::HookState,
-    run::{
-        start::{self, missing_required},
-        stdout::print_all,
-    },
+    run::start::{self, missing_required},
 };
 
 /// Shape of `check --json`.
@@ -67,9 +64,9 @@ pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
         ok: missing.is_empty(),
     };
     if options.json {
-        print_all(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print_all(&render(&report))?;
+        print!("{}", render(&report));
     }
     Ok(if report.ok { 0 } else { 3 })
 }

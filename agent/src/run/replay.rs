@@ -3,15 +3,14 @@
 
 use std::{fs::File, io::BufReader, path::Path};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::{
     capture::{CaptureItem, CaptureReader},
     cli::Watch,
     correlate::Core,
     judge::exit_code,
-    messages::say,
-    run::{stdout::stdout_emit, watch::wants_colour},
+    run::watch::{stdout_emit, wants_colour},
     sink::TextOptions,
 };
 
@@ -28,12 +27,9 @@ pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
         utc: options.utc,
         verbose: options.verbose,
     };
-    let (mut emit, printed) = stdout_emit(options.json, text);
+    let mut emit = stdout_emit(options.json, text);
     let mut core = Core::new();
     for item in reader {
-        if printed.is_reader_gone() {
-            break;
-        }
         match item {
             CaptureItem::Event(stamped) => {
                 for output in core.handle(&stamped) {
@@ -41,17 +37,12 @@ pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
                 }
             }
             CaptureItem::Truncated(why) => {
-                say(&format!(
+                eprintln!(
                     "error: capture {} is cut off: {why}; what came before it was replayed",
                     path.display()
-                ));
+                );
             }
         }
-    }
-    if let Some(why) = printed.failure()
-        && core.findings() == 0
-    {
-        bail!(why);
     }
     Ok(exit_code(core.findings(), core.is_required_hook_missing()))
 }

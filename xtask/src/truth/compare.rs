@@ -1,0 +1,301 @@
+//! Does what the agent said agree with what was done? In: the known truth of one
+//! fault, and all that was said in its window. Out: a [`Row`]. Pure. What fails
+//! is compared in `failed`, what is held in `held`; here is what both need, and
+//! what holds of every window: nothing may be said that did not happen.
+
+use fsyncscope_tests::campaign::{Call, CallRecord};
+
+use super::draw::Kind;
+use super::failed::compare_failed;
+use super::held::compare_held;
+use super::known::{Known, Owner, errno_name, expected_errno};
+use super::row::{Check, Row, SlowAccount, VerdictRow};
+use super::said::{Incident, Request, Said, Sync, Told, rule_of};
+
+/// The caller's clock is read outside of the kernel, on a busy machine a good
+/// while before and after.
+const CALLER_SLACK_NS: u64 = 5_000_000;
+
+/// What an incident is to the fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// It rests on what the fault did.
+    OfFault,
+    /// It rests on a sync that really took that long, without the fault.
+    Own,
+    /// Nothing of what it rests on happened.
+    False,
+}
+
+/// See the module's comment.
+pub fn compare(known: &Known, said: &Said) -> Row {
+    let mut row = Row::new(&known.fault);
+    row.lost = said.lost.clone();
+    let of_fault: Vec<&Told> = said
+        .told
+        .iter()
+        .filter(|told| relation(known, said, &told.last) == Relation::OfFault)
+        .collect();
+    compare_false(known, said, &mut row);
+    let is_applied = known.first_ns().is_some() || known.fault.kind == Kind::Gone;
+    if !is_applied {
+        // A healthy window: what was said of it above is all.
+    } else if known.fault.kind.is_delay() {
+        compare_held(known, said, &of_fault, &mut row);
+    } else {
+        compare_failed(known, said, &of_fault, &mut row);
+    }
+    compare_syncs(known, said, &mut row);
+    account_slow(known, said, &mut row);
+    add_verdicts(known, said, &mut row);
+    row
+}
+
+/// The call that a sync of the agent's is about.
+pub(super) fn call_of<'a>(known: &'a Known, said: &Said, sync: &Sync) -> Option<&'a CallRecord> {
+    let began_ns = said.mono_ns(&sync.time)?;
+    known.find_call(sync.tid, sync.ino, began_ns)
+}
+
+/// The sync of the agent's that is about a call, in incidents before slow ones.
+pub(super) fn sync_of<'a>(known: &Known, said: &'a Said, call: &CallRecord) -> Option<&'a Sync> {
+    said.syncs()
+        .find(|sync| call_of(known, said, sync) == Some(call))
+}
+
+pub(super) fn relation(known: &Known, said: &Said, incident: &Incident) -> Relation {
+    let is_touched = |request: &Request| {
+        let (op, sector, bytes) = (request.op.as_str(), request.sector, request.nr_bytes);
+        match request.errno {
+            Some(_) => known.find_failed(op, sector, bytes).is_some(),
+            None => known.find_held(op, sector, bytes).is_some(),
+        }
+    };
+    if incident.requests.iter().any(is_touched) {
+        return Relation::OfFault;
+    }
+    let calls = || {
+        incident
+            .syncs
+            .iter()
+            .filter_map(|sync| call_of(known, said, sync))
+    };
+    let first_ns = known.first_ns().unwrap_or(known.armed.0);
+    let is_hit = |call: &CallRecord| {
+        known.held_ns(call) > 0 || (call.errno != 0 && call.exit_ns >= first_ns)
+    };
+    if calls().any(is_hit) {
+        return Relation::OfFault;
+    }
+    let is_of_hit_file = incident.first_victim.as_ref().is_some_and(|victim| {
+        known.failed().any(|request| {
+            let at_ns = request.arrival.monotonic_ns;
+            matches!(known.owner_of(request), Owner::File(ino)
+                if known.files.had_name(ino, &victim.path, (at_ns, at_ns)))
+        })
+    });
+    if is_of_hit_file && incident.verdict == "CONFIRMED" {
+        return Relation::OfFault;
+    }
+    let is_long = |call: &CallRecord| call.duration_ns() + CALLER_SLACK_NS >= known.stall_ns;
+    if incident.verdict == "STALLED" && calls().any(is_long) {
+        return Relation::Own;
+    }
+    Relation::False
+}
+
+fn compare_false(known: &Known, said: &Said, row: &mut Row) {
+    row.ask(Check::NoFalse);
+    for told in &said.told {
+        if relation(known, said, &told.last) == Relation::False {
+            row.wrong(Check::NoFalse, headline(&told.last));
+        }
+    }
+}
+
+/// Every sync that was spoken of, in whatever connection.
+fn compare_syncs(known: &Known, said: &Said, row: &mut Row) {
+    for sync in said.syncs() {
+        row.ask(Check::Caller);
+        let what = format!("{} by tid {}", sync.op, sync.tid);
+        let Some(call) = call_of(known, said, sync) else {
+            row.wrong(Check::Caller, format!("{what} was not called"));
+            continue;
+        };
+        if sync.pid != known.pid {
+            let text = format!("{what}: pid {} instead of {}", sync.pid, known.pid);
+            row.wrong(Check::Caller, text);
+        }
+        if !is_named(call.call, &sync.op) {
+            let text = format!("{what} was a {}", call.call.name());
+            row.wrong(Check::Caller, text);
+        }
+        if !sync.in_flight && sync.duration_ns > call.duration_ns() + CALLER_SLACK_NS {
+            let text = format!(
+                "{what}: {} ms, and its caller says {} ms",
+                sync.duration_ns / 1_000_000,
+                call.duration_ns() / 1_000_000
+            );
+            row.wrong(Check::Caller, text);
+        }
+        compare_sync_file(known, sync, call, row);
+        if sync.errno.is_some() || call.errno != 0 {
+            row.ask(Check::Errno);
+            let expected = (call.errno != 0).then(|| errno_name(call.errno));
+            if !sync.in_flight && sync.errno.as_deref() != expected {
+                let said = sync.errno.as_deref().unwrap_or("success");
+                let expected = expected.unwrap_or("success");
+                row.wrong(
+                    Check::Errno,
+                    format!("{}: {said} instead of {expected}", sync.op),
+                );
+            }
+        }
+    }
+}
+
+fn compare_sync_file(known: &Known, sync: &Sync, call: &CallRecord, row: &mut Row) {
+    row.ask(Check::File);
+    let is_ino_wrong = sync.ino.is_some_and(|ino| ino != call.ino);
+    let path = sync.path.as_deref();
+    // A directory's name is not among the records.
+    let is_path_wrong = known.files.is_named(call.ino)
+        && !path.is_some_and(|path| {
+            let within = (call.enter_ns, call.exit_ns);
+            known.files.had_name(call.ino, path, within)
+        });
+    if is_ino_wrong || is_path_wrong {
+        let text = format!(
+            "{} of inode {}: said to be {:?} of {}",
+            call.call.name(),
+            call.ino,
+            sync.ino,
+            path.unwrap_or("an unknown file")
+        );
+        row.wrong(Check::File, text);
+    }
+}
+
+/// Whether the agent may call it so. What it calls syncs that are no syscall of
+/// their own is its own affair.
+fn is_named(call: Call, op: &str) -> bool {
+    !call.is_sync_syscall() || call.name() == op
+}
+
+/// A request of the agent's that failed, held against the disk's log.
+pub(super) fn compare_request(known: &Known, request: &Request, row: &mut Row) {
+    let Some(errno) = request.errno.as_deref() else {
+        return;
+    };
+    row.ask(Check::Sector);
+    let place = match request.sector {
+        Some(sector) => format!("{} of sector {sector}", request.op),
+        None => request.op.clone(),
+    };
+    let Some(real) = known.find_failed(&request.op, request.sector, request.nr_bytes) else {
+        row.wrong(Check::Sector, format!("the disk failed no {place}"));
+        return;
+    };
+    if request.disk != known.disk {
+        let text = format!("{place}: on {} instead of {}", request.disk, known.disk);
+        row.wrong(Check::Sector, text);
+    }
+    row.ask(Check::Errno);
+    let expected = errno_name(expected_errno(real));
+    if errno != expected {
+        row.wrong(
+            Check::Errno,
+            format!("{place}: {errno} instead of {expected}"),
+        );
+    }
+    if request.op == "flush" {
+        return;
+    }
+    let path = request.path.as_deref();
+    let at_ns = real.arrival.monotonic_ns;
+    let owner = known.owner(request.sector.unwrap_or(real.sector), at_ns);
+    let is_right = match owner {
+        Owner::Unknown => return,
+        Owner::File(ino) => {
+            path.is_some_and(|path| known.files.had_name(ino, path, (at_ns, at_ns)))
+        }
+        Owner::Journal | Owner::Metadata => path.is_some_and(|path| {
+            ["journal", "metadata", "log"]
+                .iter()
+                .any(|word| path.starts_with(word))
+        }),
+    };
+    row.ask(Check::File);
+    if !is_right {
+        let text = format!(
+            "{place}: of {}, not of {owner:?}",
+            path.unwrap_or("an unknown file")
+        );
+        row.wrong(Check::File, text);
+    }
+}
+
+/// Whether incidents of the fault have more syncs than they list.
+pub(super) fn has_unlisted_syncs(of_fault: &[&Told]) -> bool {
+    of_fault
+        .iter()
+        .any(|told| told.last.totals.syncs > told.last.syncs.len() as u64)
+}
+
+/// Each slow sync by its caller's clock, and what the agent made of it.
+fn account_slow(known: &Known, said: &Said, row: &mut Row) {
+    let least_ns = known.slow_ns + known.slow_ns / 5;
+    let mut slow = Vec::new();
+    for call in known.watched_calls() {
+        if !call.call.is_sync() || call.duration_ns() < least_ns {
+            continue;
+        }
+        let sync = sync_of(known, said, call);
+        let breakdown = sync
+            .and_then(|sync| sync.breakdown.as_ref())
+            .filter(|breakdown| breakdown.is_whole());
+        slow.push(SlowAccount {
+            duration_ns: call.duration_ns(),
+            held_ns: known.held_ns(call),
+            is_reported: sync.is_some(),
+            explained: breakdown.map(|breakdown| {
+                let total = breakdown.sum_ns().max(1);
+                1.0 - breakdown.other_ns as f64 / total as f64
+            }),
+        });
+    }
+    row.slow = slow;
+}
+
+fn add_verdicts(known: &Known, said: &Said, row: &mut Row) {
+    let is_right = [Check::Cause, Check::Sector, Check::File, Check::Errno]
+        .iter()
+        .all(|check| {
+            row.answers
+                .get(check)
+                .is_none_or(|answer| answer.wrong.is_empty())
+        });
+    for told in &said.told {
+        let relation = relation(known, said, &told.last);
+        if relation == Relation::Own {
+            // Nobody wrote down why it was long.
+            continue;
+        }
+        row.verdicts.push(VerdictRow {
+            rule: rule_of(&told.last).unwrap_or("none").to_owned(),
+            confidence: told.last.confidence,
+            is_right: is_right && relation == Relation::OfFault,
+        });
+    }
+}
+
+/// An incident in short.
+pub(super) fn headline(incident: &Incident) -> String {
+    let cause = incident.cause.as_deref().unwrap_or("no cause");
+    let rule = rule_of(incident).unwrap_or("no rule");
+    format!("{} {cause} ({rule}) {}", incident.verdict, incident.id)
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

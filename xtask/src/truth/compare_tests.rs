@@ -1,0 +1,500 @@
+//! Planted answers: the right one passes, and each wrong one is caught by the
+//! question that is about it.
+
+use fsyncscope_tests::campaign::Record;
+use fsyncscope_tests::faultdisk::{Op, Stamp, TruthRequest};
+
+use super::super::draw::Fault;
+use super::super::known::{Files, Layout};
+use super::super::said::{Breakdown, Device, Totals, Victim};
+use super::*;
+
+const MS: u64 = 1_000_000;
+const SECTOR: u64 = 9000;
+const INO: u64 = 12;
+const TID: u32 = 70;
+const PATH: &str = "/mnt/data/orders-0/00000000000000000000.log";
+
+fn stamp(monotonic_ns: u64) -> Stamp {
+    Stamp {
+        realtime_ns: 0,
+        monotonic_ns,
+    }
+}
+
+fn request(op: Op, sector: u64, at_ms: u64, took_ms: u64) -> TruthRequest {
+    TruthRequest {
+        seq: sector + at_ms,
+        op,
+        sector,
+        bytes: if op == Op::Flush { 0 } else { 4096 },
+        errno: 0,
+        delay_ms: 0,
+        rule: 0,
+        arrival: stamp(at_ms * MS),
+        reply: Some(stamp((at_ms + took_ms) * MS)),
+    }
+}
+
+fn call(at_ms: u64, took_ms: u64, errno: i32) -> CallRecord {
+    CallRecord {
+        tid: TID,
+        call: Call::Fsync,
+        ino: INO,
+        enter_ns: at_ms * MS,
+        exit_ns: (at_ms + took_ms) * MS,
+        errno,
+    }
+}
+
+fn time(at_ms: u64) -> String {
+    format!("1970-01-01T00:00:{:02}.{:03}Z", at_ms / 1000, at_ms % 1000)
+}
+
+fn sync(at_ms: u64, took_ms: u64, errno: Option<&str>) -> Sync {
+    Sync {
+        op: "fsync".into(),
+        path: Some(PATH.into()),
+        ino: Some(INO),
+        pid: 7,
+        tid: TID,
+        time: time(at_ms),
+        duration_ns: took_ms * MS,
+        errno: errno.map(str::to_owned),
+        ..Sync::default()
+    }
+}
+
+fn known(kind: Kind) -> Known {
+    let mut files = Files::default();
+    for (ino, path, first) in [(INO, PATH, SECTOR), (13, "/mnt/data/other", 9500)] {
+        files.learn(&Record::Name {
+            at_ns: 1,
+            ino,
+            path: path.into(),
+        });
+        files.learn(&Record::Placed {
+            at_ns: 1,
+            ino,
+            sectors: vec![(first, first + 99)],
+        });
+    }
+    Known {
+        fault: Fault {
+            nth: 1,
+            kind,
+            ..Fault::none(false)
+        },
+        disk: "loop0".into(),
+        pid: 7,
+        layout: Layout {
+            journal: vec![(1000, 1999)],
+            tables: vec![(100, 199)],
+            data_first: 8000,
+        },
+        files,
+        requests: Vec::new(),
+        calls: Vec::new(),
+        watched: (0, 20_000 * MS),
+        armed: (900 * MS, 2000 * MS),
+        is_aborted: false,
+        slow_ns: 5 * MS,
+        stall_ns: 200 * MS,
+    }
+}
+
+/// A write that failed under a fsync, and the right answer.
+fn failed() -> (Known, Said) {
+    let mut known = known(Kind::WriteError);
+    let mut write = request(Op::Write, SECTOR, 1000, 1);
+    write.errno = libc::EIO;
+    known.requests = vec![write];
+    known.calls = vec![call(999, 3, libc::EIO)];
+    let incident = Incident {
+        id: "f-1".into(),
+        verdict: "CONFIRMED".into(),
+        cause: Some("device-error".into()),
+        confidence: 0.99,
+        reasons: vec!["fsync of x failed (E1)".into()],
+        first_victim: Some(Victim {
+            path: PATH.into(),
+            op: "fsync".into(),
+        }),
+        syncs: vec![sync(999, 3, Some("EIO"))],
+        requests: vec![Request {
+            disk: "loop0".into(),
+            sector: Some(SECTOR),
+            nr_bytes: 4096,
+            op: "write".into(),
+            device_ns: Some(MS),
+            errno: Some("EIO".into()),
+            path: Some(PATH.into()),
+            in_flight: false,
+        }],
+        device: Some(Device {
+            disk: "loop0".into(),
+        }),
+        totals: Totals {
+            syncs: 1,
+            requests: 1,
+        },
+        time: time(999),
+    };
+    let mut said = Said::default();
+    said.told.push(Told {
+        first_at_ns: 1010 * MS,
+        last: incident,
+    });
+    (known, said)
+}
+
+/// A flush held for a second under a fsync, and the right answer.
+fn held() -> (Known, Said) {
+    let (mut known, mut said) = failed();
+    known.fault.kind = Kind::FlushDelay;
+    let mut flush = request(Op::Flush, 0, 1000, 1000);
+    flush.delay_ms = 1000;
+    known.requests = vec![flush];
+    known.calls = vec![call(998, 1003, 0)];
+    let incident = &mut said.told[0].last;
+    incident.id = "s-1".into();
+    incident.verdict = "STALLED".into();
+    incident.cause = Some("device-stall".into());
+    incident.reasons = vec!["fsync of x took 1 s (S1)".into()];
+    incident.syncs = vec![sync(998, 1003, None)];
+    incident.syncs[0].breakdown = Some(Breakdown {
+        flush_ns: 1001 * MS,
+        journal_ns: Some(0),
+        others_data_ns: Some(0),
+        lock_ns: Some(0),
+        other_ns: 2 * MS,
+        flush_device_ns: Some(1001 * MS),
+        ..Breakdown::default()
+    });
+    incident.requests[0] = Request {
+        sector: None,
+        nr_bytes: 0,
+        op: "flush".into(),
+        device_ns: Some(1001 * MS),
+        errno: None,
+        path: None,
+        ..incident.requests[0].clone()
+    };
+    (known, said)
+}
+
+fn wrong(known: &Known, said: &Said) -> Vec<Check> {
+    let row = compare(known, said);
+    let wrong = row.answers.iter().filter(|(_, a)| !a.wrong.is_empty());
+    wrong.map(|(check, _)| *check).collect()
+}
+
+/// What is caught when this is planted in the right answer.
+fn planted(right: (Known, Said), plant: impl FnOnce(&mut Known, &mut Incident)) -> Vec<Check> {
+    let (mut known, mut said) = right;
+    plant(&mut known, &mut said.told[0].last);
+    wrong(&known, &said)
+}
+
+#[test]
+fn the_right_answer_to_a_failed_write_is_right_in_every_point() {
+    let (known, said) = failed();
+    let row = compare(&known, &said);
+    assert!(row.is_right(), "{:?}", row.answers);
+    for check in [
+        Check::Found,
+        Check::File,
+        Check::Sector,
+        Check::Errno,
+        Check::Caller,
+        Check::Cause,
+        Check::Once,
+        Check::NoFalse,
+    ] {
+        assert!(row.answers.contains_key(&check), "{check:?} was not asked");
+    }
+    assert!(row.verdicts[0].is_right && row.verdicts[0].rule == "E1");
+}
+
+#[test]
+fn silence_is_a_miss() {
+    let (known, _) = failed();
+    assert_eq!(
+        wrong(&known, &Said::default()),
+        [Check::Found, Check::Caller]
+    );
+    let (known, _) = held();
+    assert_eq!(wrong(&known, &Said::default()), [Check::Found]);
+}
+
+#[test]
+fn a_notice_is_no_report() {
+    let (known, _) = failed();
+    let mut said = Said::default();
+    said.notices.push((1, format!("a write of {PATH} failed")));
+    let row = compare(&known, &said);
+    let text = &row.answers[&Check::Found].wrong[0];
+    assert!(text.starts_with("only a notice"), "{text}");
+}
+
+#[test]
+fn a_wrong_file_is_caught_in_request_and_sync() {
+    let other = || Some("/mnt/data/other".to_owned());
+    let caught = planted(failed(), |_, said| said.requests[0].path = other());
+    assert_eq!(caught, [Check::File]);
+    let caught = planted(failed(), |_, said| said.requests[0].path = None);
+    assert_eq!(caught, [Check::File]);
+    let caught = planted(failed(), |_, said| said.syncs[0].path = other());
+    assert_eq!(caught, [Check::File]);
+    let caught = planted(failed(), |_, said| said.syncs[0].ino = Some(13));
+    assert_eq!(caught, [Check::File]);
+}
+
+#[test]
+fn a_wrong_sector_or_disk_is_caught() {
+    let caught = planted(failed(), |_, said| {
+        let mut more = said.requests[0].clone();
+        more.sector = Some(9500);
+        said.requests.push(more);
+    });
+    assert_eq!(caught, [Check::Sector]);
+    let caught = planted(failed(), |_, said| said.requests[0].disk = "loop1".into());
+    assert_eq!(caught, [Check::Sector]);
+}
+
+#[test]
+fn a_wrong_errno_is_caught_in_request_and_sync() {
+    let nodata = || Some("ENODATA".to_owned());
+    let caught = planted(failed(), |_, said| said.requests[0].errno = nodata());
+    assert_eq!(caught, [Check::Errno]);
+    let caught = planted(failed(), |_, said| said.syncs[0].errno = nodata());
+    assert_eq!(caught, [Check::Errno]);
+    let caught = planted(failed(), |_, said| said.syncs[0].errno = None);
+    assert_eq!(caught, [Check::Errno]);
+}
+
+#[test]
+fn a_flush_always_fails_with_eio() {
+    let (mut known, mut said) = failed();
+    known.fault.kind = Kind::FlushError;
+    known.requests[0] = request(Op::Flush, 0, 1000, 1);
+    known.requests[0].errno = libc::ENOSPC;
+    let flush = &mut said.told[0].last.requests[0];
+    (flush.op, flush.sector, flush.nr_bytes) = ("flush".into(), None, 0);
+    assert_eq!(wrong(&known, &said), []);
+    said.told[0].last.requests[0].errno = Some("ENOSPC".into());
+    assert_eq!(wrong(&known, &said), [Check::Errno]);
+}
+
+#[test]
+fn a_wrong_caller_is_caught() {
+    let caught = planted(failed(), |_, said| said.syncs[0].tid = 71);
+    assert_eq!(caught, [Check::Caller]);
+    let caught = planted(failed(), |_, said| said.syncs[0].pid = 8);
+    assert_eq!(caught, [Check::Caller]);
+    let caught = planted(failed(), |_, said| said.syncs[0].op = "msync".into());
+    assert_eq!(caught, [Check::Caller]);
+    let caught = planted(failed(), |_, said| said.syncs[0].duration_ns = 90 * MS);
+    assert_eq!(caught, [Check::Caller]);
+}
+
+#[test]
+fn a_failed_sync_that_is_not_listed_is_caught_unless_the_list_is_cut() {
+    let more = CallRecord {
+        tid: 72,
+        ..call(1100, 1, libc::EIO)
+    };
+    let caught = planted(failed(), |known, _| known.calls.push(more.clone()));
+    assert_eq!(caught, [Check::Caller]);
+    let caught = planted(failed(), |known, said| {
+        known.calls.push(more.clone());
+        said.totals.syncs = 2;
+    });
+    assert_eq!(caught, []);
+}
+
+#[test]
+fn what_xfs_cannot_show_is_a_gap_and_on_ext4_a_miss() {
+    let by_write = CallRecord {
+        call: Call::DsyncWrite,
+        tid: 72,
+        ..call(1100, 1, libc::EIO)
+    };
+    let (mut known, said) = failed();
+    known.calls.push(by_write);
+    assert_eq!(wrong(&known, &said), [Check::Caller]);
+    known.fault.is_xfs = true;
+    assert_eq!(wrong(&known, &said), []);
+    let row = compare(&known, &said);
+    assert_eq!(row.answers[&Check::Caller].gaps.len(), 1);
+}
+
+#[test]
+fn a_wrong_cause_or_verdict_is_caught() {
+    let caught = planted(failed(), |_, said| said.cause = Some("journal".into()));
+    assert_eq!(caught, [Check::Cause]);
+    let caught = planted(failed(), |_, said| said.cause = None);
+    assert_eq!(caught, [Check::Cause]);
+    let caught = planted(failed(), |_, said| said.verdict = "UNKNOWN".into());
+    assert_eq!(caught, [Check::Cause]);
+    let caught = planted(failed(), |_, said| said.device = None);
+    assert_eq!(caught, [Check::Cause]);
+    let caught = planted(held(), |_, said| said.cause = None);
+    assert_eq!(caught, [Check::Cause]);
+}
+
+#[test]
+fn errno_of_the_device_decides_which_cause_is_right() {
+    let with = |errno: i32, name: &str, cause: &str| {
+        planted(failed(), |known, said| {
+            known.requests[0].errno = errno;
+            known.calls[0].errno = errno;
+            said.requests[0].errno = Some(name.into());
+            said.syncs[0].errno = Some(name.into());
+            said.cause = Some(cause.into());
+        })
+    };
+    assert_eq!(with(libc::ENOSPC, "ENOSPC", "no-space"), []);
+    assert_eq!(with(libc::ENOSPC, "ENOSPC", "device-error"), [Check::Cause]);
+    assert_eq!(with(libc::ETIMEDOUT, "ETIMEDOUT", "device-timeout"), []);
+}
+
+#[test]
+fn the_journal_is_told_from_files() {
+    let at_journal = |cause: &str, path: &str| {
+        planted(failed(), |known, said| {
+            known.fault.kind = Kind::JournalError;
+            known.requests[0].sector = 1000;
+            known.is_aborted = true;
+            said.requests[0].sector = Some(1000);
+            said.requests[0].path = Some(path.into());
+            said.cause = Some(cause.into());
+        })
+    };
+    assert_eq!(at_journal("journal", "journal or metadata of loop0"), []);
+    assert_eq!(
+        at_journal("device-error", "journal or metadata of loop0"),
+        [Check::Cause]
+    );
+    assert_eq!(at_journal("journal", PATH), [Check::File]);
+}
+
+#[test]
+fn a_double_report_is_caught() {
+    for (known, mut said) in [failed(), held()] {
+        let mut again = said.told[0].clone();
+        again.last.id = "x-2".into();
+        said.told.push(again);
+        assert_eq!(wrong(&known, &said), [Check::Once]);
+    }
+}
+
+#[test]
+fn a_finding_of_nothing_is_false() {
+    let (known, mut said) = failed();
+    let mut made_up = said.told[0].clone();
+    made_up.last.id = "f-2".into();
+    made_up.last.syncs = vec![sync(5000, 3, Some("EIO"))];
+    made_up.last.requests.clear();
+    made_up.last.first_victim = None;
+    said.told.push(made_up);
+    // Nor was it called.
+    assert_eq!(wrong(&known, &said), [Check::Caller, Check::NoFalse]);
+}
+
+#[test]
+fn a_stall_of_its_own_is_no_false_finding() {
+    let (mut known, said) = held();
+    known.fault.kind = Kind::Healthy;
+    known.requests.clear();
+    assert_eq!(wrong(&known, &said), []);
+    known.calls[0].exit_ns = known.calls[0].enter_ns + 20 * MS;
+    assert!(wrong(&known, &said).contains(&Check::NoFalse));
+}
+
+/// Failed in the background at 1 s, told at 4 s.
+fn told_late() -> (Known, Said) {
+    let (mut known, mut said) = failed();
+    known.fault.kind = Kind::BackgroundError;
+    known.calls = vec![call(4000, 1, libc::EIO)];
+    said.told[0].last.syncs = vec![sync(4000, 1, Some("EIO"))];
+    said.told[0].last.syncs[0].told_late_by_ns = Some(2999 * MS);
+    (known, said)
+}
+
+#[test]
+fn failed_writeback_is_to_be_told_before_the_sync_and_tied_to_it() {
+    let (known, said) = told_late();
+    assert!(compare(&known, &said).answers.contains_key(&Check::Early));
+    assert_eq!(wrong(&known, &said), []);
+    let (known, mut said) = told_late();
+    said.told[0].first_at_ns = 4001 * MS;
+    assert_eq!(wrong(&known, &said), [Check::Early]);
+    for age in [None, Some(100 * MS)] {
+        let caught = planted(told_late(), |_, said| said.syncs[0].told_late_by_ns = age);
+        assert_eq!(caught, [Check::Early]);
+    }
+}
+
+#[test]
+fn the_right_answer_to_a_held_flush_is_right_in_every_point() {
+    let (known, said) = held();
+    let row = compare(&known, &said);
+    assert!(row.is_right(), "{:?}", row.answers);
+    for check in [
+        Check::Found,
+        Check::Sector,
+        Check::Cause,
+        Check::Once,
+        Check::Delay,
+    ] {
+        assert!(row.answers.contains_key(&check), "{check:?} was not asked");
+    }
+    assert_eq!(row.slow.len(), 1);
+    assert!(row.slow[0].explained.is_some_and(|share| share > 0.99));
+}
+
+#[test]
+fn a_time_line_that_is_not_the_disks_is_caught() {
+    let caught = planted(held(), |_, said| {
+        let parts = said.syncs[0].breakdown.as_mut().unwrap();
+        (parts.flush_ns, parts.other_ns) = (900 * MS, 103 * MS);
+        parts.flush_device_ns = Some(900 * MS);
+    });
+    assert_eq!(caught, [Check::Delay]);
+    // Tied to the disk, and the disk did nothing in that time.
+    let caught = planted(held(), |known, said| {
+        known.calls[0].exit_ns += 500 * MS;
+        said.syncs[0].duration_ns += 500 * MS;
+        let parts = said.syncs[0].breakdown.as_mut().unwrap();
+        (parts.flush_ns, parts.flush_device_ns) = (1501 * MS, Some(1501 * MS));
+    });
+    assert_eq!(caught, [Check::Delay]);
+    let caught = planted(held(), |_, said| {
+        said.syncs[0].breakdown.as_mut().unwrap().other_ns = 9 * MS;
+    });
+    assert_eq!(caught, [Check::Delay]);
+    let caught = planted(held(), |_, said| {
+        said.syncs[0].breakdown.as_mut().unwrap().lock_ns = None;
+    });
+    assert_eq!(caught, [Check::Delay]);
+    let caught = planted(held(), |_, said| {
+        said.requests[0].device_ns = Some(300 * MS);
+    });
+    assert_eq!(caught, [Check::Delay]);
+}
+
+#[test]
+fn a_held_request_that_is_not_named_is_caught() {
+    let caught = planted(held(), |_, said| said.requests.clear());
+    assert_eq!(caught, [Check::Sector]);
+}
+
+#[test]
+fn a_held_request_that_concerned_nobody_asks_for_nothing() {
+    let (mut known, _) = held();
+    known.calls.clear();
+    let row = compare(&known, &Said::default());
+    assert!(row.is_right());
+    assert!(!row.answers.contains_key(&Check::Found));
+}

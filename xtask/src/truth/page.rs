@@ -1,0 +1,88 @@
+//! docs/TRUTH.md: one section a campaign, written only by a whole one. In: the
+//! page as it is, the new section. Out: the page, in which the section takes the
+//! place of the last one of the same seed and file systems. Pure.
+
+const HEAD: &str = "\
+# Truth
+
+Written by `cargo xtask truth`, never by hand. A workload of many threads and
+files (fsync, fdatasync, msync, O_DSYNC, io_uring, direct I/O, renames, deletes,
+writeback in the background) runs on a disk that fails on demand; faults are drawn
+from a seed; what fsyncscope says of each is held against what the disk and the
+callers wrote down. The denominator is the faults that the disk applied. A number
+alone means: asked so often, right each time; `a/b`: right in a of b. What is
+compared and how is in `xtask/src/truth/compare.rs`, `failed.rs` and `held.rs`.
+";
+
+/// What a campaign was.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Head of its section; the same head is the same section.
+    pub title: String,
+    /// What was typed.
+    pub command: String,
+    /// Kernel, how long it took, and the like: one line.
+    pub about: String,
+    /// The tables.
+    pub tables: String,
+    /// One line each.
+    pub misses: Vec<String>,
+}
+
+/// Puts a section into the page.
+pub fn update(page: &str, section: &Section) -> String {
+    let mut sections: Vec<&str> = page.split("\n## ").skip(1).collect();
+    sections.retain(|text| text.lines().next() != Some(section.title.as_str()));
+    let new = render(section);
+    let mut all: Vec<String> = sections.iter().map(|text| text.trim().to_owned()).collect();
+    all.push(new.trim().to_owned());
+    all.sort();
+    let mut text = HEAD.to_owned();
+    for section in all {
+        text += &format!("\n## {section}\n");
+    }
+    text
+}
+
+fn render(section: &Section) -> String {
+    let mut text = format!(
+        "{}\n\n```\n{}\n```\n\n{}\n\n{}",
+        section.title, section.command, section.about, section.tables
+    );
+    if section.misses.is_empty() {
+        text += "\nNo misses.\n";
+    } else {
+        text += &format!("\nMisses ({}):\n\n", section.misses.len());
+        for miss in &section.misses {
+            text += &format!("- {miss}\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(title: &str, tables: &str) -> Section {
+        Section {
+            title: title.into(),
+            command: "cargo xtask truth".into(),
+            about: "Linux".into(),
+            tables: tables.into(),
+            misses: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_campaign_takes_the_place_of_its_last_run_and_leaves_the_others() {
+        let page = update("", &section("Seed 1", "old"));
+        let page = update(&page, &section("Seed 2", "two"));
+        let page = update(&page, &section("Seed 1", "new"));
+        assert!(page.starts_with("# Truth\n"));
+        assert!(page.contains("two") && page.contains("new"));
+        assert!(!page.contains("old"), "{page}");
+        assert_eq!(page.matches("\n## ").count(), 2);
+        assert_eq!(update(&page, &section("Seed 1", "new")), page);
+    }
+}

@@ -229,6 +229,12 @@ pub struct SyncEvent {
     pub flush_asked_ns: u64,
     /// errseq value told to the caller, 0 = none.
     pub told_errseq: u32,
+    /// xfs: when the caller began to force the log, 0 = it did not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log_force_ns: u64,
+    /// When the caller began to wait for a lock that it has not got yet, 0 = none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lock_ns: u64,
 }
 
 /// A request that failed or was slow.
@@ -286,9 +292,28 @@ pub struct SpansEvent {
     /// Waits, by end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<WaitSpan>,
+    /// Waits that still go on, whose `end_ns` is when they were looked at; only
+    /// before an [`Event::InFlight`], and told again each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<WaitSpan>,
+    /// Names of the requests' files, as far as known, each file once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SpanFile>,
     /// Spans that were overwritten before they could be read, since start.
     #[serde(default, skip_serializing_if = "is_default")]
     pub overwritten: u64,
+    /// Spans that ended before this may be among the overwritten; 0 = none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub whole_since_ns: u64,
+}
+
+/// Names of a file whose requests took long, whoever it belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpanFile {
+    /// The file.
+    pub file: FileId,
+    /// Its name and those of its parents, file first.
+    pub names: Vec<String>,
 }
 
 /// A request that completed after `span_min_ns` or longer, or failed.
@@ -451,6 +476,15 @@ pub struct InFlightRequest {
     pub nr_bytes: u32,
     /// Issue time.
     pub issue_ns: u64,
+    /// `request.cmd_flags` as words: sync, meta, fua, preflush.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Process in whose context it was issued, 0 = unknown.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pid: u32,
+    /// Its thread.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tid: u32,
 }
 
 /// A storage line of a broker's log.

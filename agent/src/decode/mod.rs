@@ -1,6 +1,7 @@
 //! Bytes of a ring record → [`Event`]. Pure: checks length, kind and version,
 //! never panics. Numbers become words in `words`; enrichment comes later.
 
+mod span;
 mod words;
 
 use std::mem::MaybeUninit;
@@ -19,6 +20,7 @@ use crate::event::{
     Counters, Event, FileId, InFlightRequest, RequestEvent, SyncEvent, WbErrEvent, WbTellEvent,
 };
 
+pub use span::{decode_request_span, decode_wait_span};
 pub use words::{errno_name, flag_words, req_op_name, status_words, sync_op_name};
 
 /// Why a record could not be decoded.
@@ -128,6 +130,7 @@ pub fn decode_outstanding(rq: u64, state: &fsyncscope_abi::block::RqState) -> In
             state.nr_bytes
         },
         issue_ns: state.issue_ns,
+        ..InFlightRequest::default()
     }
 }
 

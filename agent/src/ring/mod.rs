@@ -1,5 +1,8 @@
 //! Takes records out of the kernel's ring. In: the ring buffer's memory; out:
-//! bytes, one record at a time, to `decode`. Does not look into them.
+//! bytes, one record at a time, to `decode`. Does not look into them. `spans`
+//! reads the flight recorder, which is no queue.
+
+pub mod spans;
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 

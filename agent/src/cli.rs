@@ -1,9 +1,13 @@
 //! What was typed. Comes in: argv; goes out: [`Cli`], which `config` turns into
 //! what is true.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 /// Which fsync failed or hung, on which file and partition, because of which
 /// block request on which disk, and which line of the broker's log that explains.
@@ -21,6 +25,44 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads argv. Help and version are printed here; what is wrong is said in
+    /// one line.
+    ///
+    /// # Errors
+    /// The exit code, where there is nothing to run.
+    pub fn read() -> Result<Self, u8> {
+        Cli::try_parse().map_err(|error| {
+            let is_help = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp
+                    | ErrorKind::DisplayVersion
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            );
+            if is_help {
+                // Nobody may be there to read it.
+                let _ = error.print();
+            } else {
+                crate::messages::say(&what_is_wrong(&error.to_string()));
+            }
+            u8::try_from(error.exit_code()).unwrap_or(2)
+        })
+    }
+}
+
+/// clap's paragraphs as one line: without usage, which `--help` prints.
+fn what_is_wrong(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .map(|line| line.trim_start_matches("tip: "));
+    let mut words = lines.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
+    words.push_str(" (see --help)");
+    words
 }
 
 /// Options of every command.
@@ -50,7 +92,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Targets {
     /// Watch this process instead of every Kafka broker found (repeatable)
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = parse_pid)]
     pub pid: Vec<u32>,
     /// Watch every process and every disk, not only Kafka's
     #[arg(long, conflicts_with = "pid")]
@@ -113,8 +155,24 @@ pub struct Export {
     #[command(flatten)]
     pub targets: Targets,
     /// Address to serve on
-    #[arg(long, value_name = "ADDR", default_value_t = crate::export::DEFAULT_LISTEN)]
+    #[arg(long, value_name = "ADDR", default_value_t = crate::export::DEFAULT_LISTEN,
+          value_parser = parse_listen)]
     pub listen: SocketAddr,
+}
+
+fn parse_pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("not the number of a process".to_owned()),
+        Ok(pid) => Ok(pid),
+    }
+}
+
+/// `127.0.0.1:9797`; without a port, ours.
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let port = crate::export::DEFAULT_LISTEN.port();
+    text.parse()
+        .or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, port)))
+        .map_err(|_| format!("no address; write it like 127.0.0.1:{port} or [::1]:{port}"))
 }
 
 /// `100ms`, `1s`, `2m`, `1.5s`.
@@ -164,5 +222,30 @@ mod tests {
         assert!(parse_duration("5").unwrap_err().contains("no unit"));
         assert!(parse_duration("5 parsecs").is_err());
         assert!(parse_duration("-1s").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        let wrong =
+            |words: &[&str]| what_is_wrong(&Cli::try_parse_from(words).unwrap_err().to_string());
+        assert_eq!(
+            wrong(&["fsyncscope", "wacht"]),
+            "error: unrecognized subcommand 'wacht'; a similar subcommand exists: 'watch' (see --help)"
+        );
+        assert_eq!(
+            wrong(&["fsyncscope", "watch", "--pid", "x"]),
+            "error: invalid value 'x' for '--pid <PID>': not the number of a process (see --help)"
+        );
+        let line = wrong(&["fsyncscope", "export", "--listen", "here"]);
+        assert!(line.contains("write it like 127.0.0.1:9797"), "{line}");
+        let line = wrong(&["fsyncscope", "watch", "--from", "a", "--record", "b"]);
+        assert!(!line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn an_address_without_port_gets_ours() {
+        let listen = parse_listen("0.0.0.0").unwrap();
+        assert_eq!(listen.to_string(), "0.0.0.0:9797");
+        assert_eq!(parse_listen("[::1]:80").unwrap().to_string(), "[::1]:80");
     }
 }

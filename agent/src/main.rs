@@ -3,11 +3,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use fsyncscope::{
     cli::{Cli, Command},
     config::Config,
     helper::{HELPER_COMMAND, helper_main},
+    messages::{self, one_line, say},
     run,
 };
 
@@ -23,14 +23,19 @@ fn main() -> ExitCode {
         Some(run::selfprobe::PROBE_COMMAND) => return exit(run::selfprobe::probe_main()),
         _ => {}
     }
-    let cli = Cli::parse();
-    fsyncscope::messages::init(&cli.common.log_level);
-    match dispatch(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            eprintln!("error: {error:#}");
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    messages::init(&cli.common.log_level);
+    // A bug must not end in a code that means something else.
+    match std::panic::catch_unwind(|| dispatch(&cli)) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => {
+            say(&format!("error: {}", one_line(&error)));
             ExitCode::from(COULD_NOT_RUN)
         }
+        Err(_) => ExitCode::from(COULD_NOT_RUN),
     }
 }
 

@@ -32,7 +32,7 @@ pub enum CaptureError {
         found: u32,
     },
     /// The source failed.
-    #[error("read capture: {0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 

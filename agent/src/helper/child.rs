@@ -33,10 +33,8 @@ pub fn helper_main(args: &[String]) -> i32 {
         // The parent is gone or has enough: no error of ours.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!(
-                "error: helper {}: {error}",
-                args.first().map_or("", String::as_str)
-            );
+            let kind = args.first().map_or("", String::as_str);
+            crate::messages::say(&format!("error: helper {kind}: {error}"));
             2
         }
     }
@@ -120,24 +118,35 @@ fn sink(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates the file with mode 0600, or empties one that is there; follows no
-/// symlink and opens no device or pipe.
+/// Creates the file with mode 0600; takes an empty one that is there (mktemp's),
+/// never one with content: it may be the evidence of the last incident. Follows
+/// no symlink and opens no device or pipe. Locked, so that two runs started with
+/// the same name do not write into one file.
 fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    match options.clone().create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => return other,
+    let file = match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        other => other?,
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file; name a new one"));
     }
-    let file = options.open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
+    if file.try_lock().is_err() {
+        return Err(io::Error::other(
+            "another run writes to it; name a new file",
+        ));
+    }
+    if meta.len() > 0 {
+        return Err(io::Error::other(
+            "it exists and is not overwritten; name a new file, or move it away",
+        ));
     }
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    file.set_len(0)?;
     Ok(file)
 }
 
@@ -147,13 +156,20 @@ mod tests {
     use crate::helper::testdir::TestDir;
 
     #[test]
-    fn capture_is_private_emptied_and_no_symlink() {
+    fn capture_is_private_and_no_symlink_and_overwrites_nothing() {
         let dir = TestDir::new("private");
+        dir.write("empty", "");
+        let empty = dir.path().join("empty");
+        std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let file = create_private(&empty).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let error = create_private(&empty).unwrap_err().to_string();
+        assert!(error.starts_with("another run writes to it"), "{error}");
         dir.write("old", "content");
         let old = dir.path().join("old");
-        std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let meta = create_private(&old).unwrap().metadata().unwrap();
-        assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (0, 0o600));
+        let error = create_private(&old).unwrap_err().to_string();
+        assert!(error.starts_with("it exists"), "{error}");
+        assert_eq!(std::fs::read(&old).unwrap(), b"content");
         dir.link("link", "old");
         assert!(create_private(&dir.path().join("link")).is_err());
         assert!(create_private(dir.path()).is_err());

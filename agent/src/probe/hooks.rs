@@ -180,12 +180,26 @@ pub static TABLE: &[Hook] = &[
         "errors consumed by sync_file_range before an fsync sees them"
     ),
     sync_hook!("syncfs", false, "syncs of a whole file system"),
-    raw_hook!(
-        "ext4_sync_file_enter",
-        false,
-        "files of syncs on ext4: path, partition, request",
-        FILE
-    ),
+    Hook {
+        name: "ext4_sync_file_enter",
+        required: false,
+        lost: "files of syncs on ext4: path, partition, request",
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[(
+                    "ext4_sync_file_enter_typed",
+                    Attach::Typed("ext4_sync_file_enter"),
+                )],
+                facts: FILE,
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("ext4_sync_file_enter", Attach::Raw("ext4_sync_file_enter"))],
+                facts: FILE,
+            },
+        ],
+    },
     Hook {
         name: "xfs_file_fsync",
         required: false,
@@ -231,12 +245,7 @@ pub static TABLE: &[Hook] = &[
             Form {
                 name: "typed_tracepoint",
                 programs: &[("block_bio_queue_typed", Attach::Typed("block_bio_queue"))],
-                facts: &[
-                    "bio_bi_opf",
-                    "bio_bi_bdev",
-                    "block_device_bd_disk",
-                    "req_preflush",
-                ],
+                facts: &["bio_bi_opf", "req_preflush"],
             },
             Form {
                 name: "raw_tracepoint",

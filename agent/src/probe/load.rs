@@ -67,7 +67,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         ..resolved.facts
     };
     let mut ebpf = EbpfLoader::new()
-        .verifier_log_level(VerifierLogLevel::STATS)
+        .verifier_log_level(verifier_log_level())
         .override_global("FACTS", &facts, true)
         .override_global(aya_log::LEVEL, &options.log_level, false)
         .load(object)
@@ -213,6 +213,19 @@ impl Loader<'_> {
     }
 }
 
+/// Whether the verifier's whole log shall be printed, for who mends a hook.
+fn is_verifier_log_wanted() -> bool {
+    std::env::var_os("FSYNCSCOPE_VERIFIER_LOG").is_some()
+}
+
+fn verifier_log_level() -> VerifierLogLevel {
+    if is_verifier_log_wanted() {
+        VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS
+    } else {
+        VerifierLogLevel::STATS
+    }
+}
+
 /// The chain of causes in one line; the verifier's log only by its last lines.
 fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError {
@@ -221,7 +234,7 @@ fn explain(error: &ProgramError) -> String {
     } = error
     {
         let log = verifier_log.to_string();
-        if std::env::var_os("FSYNCSCOPE_VERIFIER_LOG").is_some() {
+        if is_verifier_log_wanted() {
             eprintln!("{log}");
         }
         let why = log

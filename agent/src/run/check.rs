@@ -10,7 +10,10 @@ use crate::{
     cli::Check,
     config::Config,
     event::HookState,
-    run::start::{self, missing_required},
+    run::{
+        start::{self, missing_required},
+        stdout::print_all,
+    },
 };
 
 /// Shape of `check --json`.
@@ -64,9 +67,9 @@ pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
         ok: missing.is_empty(),
     };
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_all(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        print!("{}", render(&report));
+        print_all(&render(&report))?;
     }
     Ok(if report.ok { 0 } else { 3 })
 }

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod live;
 mod logs;
+mod preflight;
 pub mod replay;
 mod scan;
 pub mod selfprobe;
@@ -11,5 +12,6 @@ pub mod serve;
 mod shared;
 mod source;
 mod start;
+pub mod stdout;
 mod tables;
 pub mod watch;

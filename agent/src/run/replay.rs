@@ -3,14 +3,15 @@
 
 use std::{fs::File, io::BufReader, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     capture::{CaptureItem, CaptureReader},
     cli::Watch,
     correlate::Core,
     judge::exit_code,
-    run::watch::{stdout_emit, wants_colour},
+    messages::say,
+    run::{stdout::stdout_emit, watch::wants_colour},
     sink::TextOptions,
 };
 
@@ -27,9 +28,12 @@ pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
         utc: options.utc,
         verbose: options.verbose,
     };
-    let mut emit = stdout_emit(options.json, text);
+    let (mut emit, printed) = stdout_emit(options.json, text);
     let mut core = Core::new();
     for item in reader {
+        if printed.is_reader_gone() {
+            break;
+        }
         match item {
             CaptureItem::Event(stamped) => {
                 for output in core.handle(&stamped) {
@@ -37,12 +41,17 @@ pub fn replay(options: &Watch, path: &Path) -> anyhow::Result<u8> {
                 }
             }
             CaptureItem::Truncated(why) => {
-                eprintln!(
+                say(&format!(
                     "error: capture {} is cut off: {why}; what came before it was replayed",
                     path.display()
-                );
+                ));
             }
         }
+    }
+    if let Some(why) = printed.failure()
+        && core.findings() == 0
+    {
+        bail!(why);
     }
     Ok(exit_code(core.findings(), core.is_required_hook_missing()))
 }

@@ -17,6 +17,7 @@ use fsyncscope_abi::keys::{SLOT_NONE, Target, target_flags};
 use crate::{
     decode::decode_record,
     event::{Event, HookState, SyncEvent},
+    messages::{one_line, say},
     probe::Probe,
     ring::drain,
 };
@@ -48,7 +49,7 @@ pub fn probe_main() -> i32 {
     match sync_own_binary() {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: self-probe: {error:#}");
+            say(&format!("error: self-probe: {}", one_line(&error)));
             2
         }
     }
@@ -104,7 +105,10 @@ fn sync_own_binary() -> anyhow::Result<()> {
             .unwrap_or_default(),
         results,
     };
-    println!("{}", serde_json::to_string(&said)?);
+    let line = serde_json::to_string(&said)? + "\n";
+    std::io::stdout()
+        .write_all(line.as_bytes())
+        .context("answer")?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::{
     correlate::Output,
     export::{Exporter, bind, serve},
     judge::exit_code,
+    messages::say,
     run::{live::Live, source::LiveSource, start, watch::shutdown},
 };
 
@@ -19,7 +20,7 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
     // First what fails for the plainest reason.
     let listener = bind(options.listen).await?;
     let attached = start::attach(&config)?;
-    eprintln!("fsyncscope: attached");
+    say("fsyncscope: attached");
     let emit = Box::new(|output: &Output| {
         if let Output::Incident(incident) = output {
             log::info!(
@@ -38,10 +39,10 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
             log::warn!("read metrics: {error:#}");
         }
     }));
-    eprintln!(
+    say(&format!(
         "fsyncscope: serving http://{}/metrics",
         listener.local_addr()?
-    );
+    ));
     let (stop_tx, stop_rx) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, exporter, async {
         let _ = stop_rx.await;

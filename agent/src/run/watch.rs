@@ -1,48 +1,29 @@
 //! `fsyncscope watch`, live: the loop with text or JSON on stdout, and a capture
 //! where one is asked for.
 
-use std::{cell::RefCell, io::Write as _, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     capture::CaptureEncoder,
     cli::Watch,
     config::Config,
-    correlate::Output,
     helper::{HelperCommand, Sink},
     judge::exit_code,
+    messages::{plain, say},
     run::{
-        live::{Emit, Live, Record},
+        live::{Live, Record},
         start,
+        stdout::{Printed, stdout_emit},
     },
-    sink::{JsonSink, TextOptions, TextSink},
+    sink::TextOptions,
 };
 
 /// A helper that opens the capture answers at once, or its disk hangs.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the end waits for the capture to be written out.
 const FINISH_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Renders outputs as `options` ask for, on stdout.
-pub fn stdout_emit(json: bool, text: TextOptions) -> Emit {
-    let mut render: Box<dyn FnMut(&Output) -> String> = if json {
-        let mut sink = JsonSink;
-        Box::new(move |output| sink.render(output))
-    } else {
-        let mut sink = TextSink::new(text);
-        Box::new(move |output| sink.render(output))
-    };
-    Box::new(move |output| {
-        let text = render(output);
-        if !text.is_empty() {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away ends the run at its next write by SIGPIPE
-            // semantics of the shell; a full disk must not end the watch.
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        }
-    })
-}
 
 /// Whether text goes to a terminal that wants colour (no-color.org).
 pub fn wants_colour() -> bool {
@@ -67,7 +48,7 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
         None => None,
     };
     let attached = start::attach(&config)?;
-    eprintln!("fsyncscope: attached");
+    say("fsyncscope: attached");
     let record = recorder.clone().map(|recorder| -> Record {
         Box::new(move |stamped| {
             let mut recorder = recorder.borrow_mut();
@@ -81,12 +62,37 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
         utc: options.utc,
         verbose: options.verbose,
     };
-    let (live, _shared) = Live::new(config, attached, stdout_emit(options.json, text), record);
-    let outcome = live.run(shutdown(options.duration)).await?;
+    let (emit, printed) = stdout_emit(options.json, text);
+    let is_all = config.is_all;
+    let (live, _shared) = Live::new(config, attached, emit, record);
+    let ended = async {
+        tokio::select! {
+            why = shutdown(options.duration) => why,
+            () = printed.reader_gone() => "nobody reads the output",
+        }
+    };
+    let outcome = live.run(ended).await?;
     if let Some(recorder) = recorder {
         finish_recorder(recorder, options.record.as_deref().unwrap_or(Path::new(""))).await;
     }
+    if outcome.findings == 0 {
+        is_of_use(&printed, is_all)?;
+    }
     Ok(exit_code(outcome.findings, outcome.is_hook_missing))
+}
+
+/// A run without findings says that nothing was found: not if there was nobody
+/// to find it with, or nothing to say it on.
+fn is_of_use(printed: &Printed, is_all: bool) -> anyhow::Result<()> {
+    if let Some(why) = printed.failure() {
+        bail!(why);
+    }
+    if printed.brokers() == 0 && !is_all {
+        bail!(
+            "look for brokers: no process runs Kafka here that /proc shows, so nothing was watched; start on the broker's host (not in another container), or name its process by --pid"
+        );
+    }
+    Ok(())
 }
 
 async fn open_recorder(path: &Path) -> anyhow::Result<Rc<RefCell<Recorder>>> {
@@ -109,14 +115,18 @@ async fn finish_recorder(recorder: Rc<RefCell<Recorder>>, path: &Path) {
     }
     let report = sink.finish(FINISH_DEADLINE).await;
     if let Some(why) = report.failed {
-        eprintln!("error: write capture {}: {why}", path.display());
+        say(&format!(
+            "error: write capture {}: {}",
+            path.display(),
+            plain(&why)
+        ));
     }
     if report.dropped_bytes > 0 {
-        eprintln!(
+        say(&format!(
             "error: write capture {}: {} bytes were dropped, it has gaps",
             path.display(),
             report.dropped_bytes
-        );
+        ));
     }
 }
 

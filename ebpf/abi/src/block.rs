@@ -160,8 +160,6 @@ pub struct FlushState {
     pub last_issue_ns: u64,
     /// Completion of the last completed one.
     pub last_complete_ns: u64,
-    /// PREFLUSH bios seen for the disk (several may share one request).
-    pub nr_asked: u64,
     /// Failed flush requests.
     pub nr_errors: u64,
 }
@@ -169,4 +167,4 @@ pub struct FlushState {
 const _: () = assert!(size_of::<RqState>() == 32);
 const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 512);
 const _: () = assert!(size_of::<InodeState>() == 64);
-const _: () = assert!(size_of::<FlushState>() == 48);
+const _: () = assert!(size_of::<FlushState>() == 40);

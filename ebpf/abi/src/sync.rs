@@ -59,8 +59,6 @@ pub struct SyncState {
     pub snap: InodeCounters,
     /// When this thread last submitted a bio with PREFLUSH in this call, 0 = never.
     pub flush_asked_ns: u64,
-    /// Flush requests completed on the device so far, when it was asked.
-    pub flush_seq: u64,
     /// errseq value handed to this caller by file_check_and_advance_wb_err, 0 = none.
     pub told_errseq: u32,
     /// Which directory the file lies under (ROOTS), or SLOT_NONE.
@@ -98,5 +96,5 @@ pub struct SyncRecord {
 }
 
 const _: () = assert!(size_of::<InodeCounters>() == 32);
-const _: () = assert!(size_of::<SyncState>() == 128);
-const _: () = assert!(size_of::<SyncRecord>() == 16 + 128 + 16 + 32 + 16 + 512);
+const _: () = assert!(size_of::<SyncState>() == 120);
+const _: () = assert!(size_of::<SyncRecord>() == 16 + 120 + 16 + 32 + 16 + 512);

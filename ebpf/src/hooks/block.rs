@@ -104,9 +104,22 @@ fn requeued(rq: Addr) {
     }
 }
 
+/// A successful completion of nothing: one of those that waited for a shared
+/// flush and are never issued, or the first of the two of a write with
+/// PREFLUSH. Not a flush itself, and not a request whose bios multipath failover
+/// has stolen, which ends here and must be forgotten.
+#[inline(always)]
+fn is_waiter<M: Mem>(rq: Addr) -> bool {
+    M::u32(rq, fact!(request_cmd_flags)) as u8 != req_op::FLUSH
+        && M::u64(rq, fact!(request_bio)) != 0
+}
+
 /// A request, or a part of it, is done.
 #[inline(always)]
 fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
+    if status == 0 && nr_bytes == 0 && is_waiter::<M>(rq) {
+        return;
+    }
     let Some(state) = RQS.get_ptr_mut(&rq) else {
         let dev = watched_disk::<M>(rq);
         if dev != 0 {
@@ -192,7 +205,7 @@ fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64) {
     }
     let tail = M::u64(rq, fact!(request_biotail));
     if tail != bio {
-        let last = owner_of::<Probe>(tail);
+        let last = owner_of::<M>(tail);
         if last.key.s_dev != 0
             && last.key.ino != owner.key.ino
             && let Some(inode) = INODES.get_ptr_mut(&last.key)

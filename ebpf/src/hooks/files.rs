@@ -9,8 +9,8 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::bpf_get_current_pid_tgid,
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use fsyncscope_abi::{block::InodeState, keys::InodeKey, loss::Loss, sync::SyncState};
 
@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         fact,
         file::{dentry_of_inode, key_of, read_names, root_of},
-        read::{Addr, Mem as _, Probe},
+        read::{Addr, Mem, Probe, Typed},
     },
     maps::{INODES, NAMES, OPS, SCRATCH_NAMES, epoch, lost},
 };
@@ -35,8 +35,8 @@ pub fn open_sync<'a>() -> Option<&'a mut SyncState> {
 
 /// The call has reached a file.
 #[inline(always)]
-fn reached(state: &mut SyncState, inode: Addr, dentry: Addr) {
-    let key = key_of::<Probe>(inode);
+fn reached<M: Mem>(state: &mut SyncState, inode: Addr, dentry: Addr) {
+    let key = key_of::<M>(inode);
     state.inode = key;
     state.dentry = dentry;
     state.nr_files = state.nr_files.saturating_add(1);
@@ -82,28 +82,38 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, dentry: Addr, now_epoch: u1
     }
 }
 
-/// ext4: `file` is the first argument.
+/// ext4, typed: `file` is the first argument.
+#[btf_tracepoint(function = "ext4_sync_file_enter")]
+pub fn ext4_sync_file_enter_typed(ctx: BtfTracePointContext) -> i32 {
+    if let Some(state) = open_sync() {
+        from_file::<Typed>(state, ctx.arg(0));
+    }
+    0
+}
+
+/// ext4, raw.
 #[raw_tracepoint(tracepoint = "ext4_sync_file_enter")]
 pub fn ext4_sync_file_enter(ctx: RawTracePointContext) -> i32 {
-    from_file(&ctx);
+    if let Some(state) = open_sync() {
+        from_file::<Probe>(state, ctx.arg(0));
+    }
     0
 }
 
 /// btrfs, both names.
 #[raw_tracepoint(tracepoint = "btrfs_sync_file")]
 pub fn btrfs_sync_file(ctx: RawTracePointContext) -> i32 {
-    from_file(&ctx);
+    if let Some(state) = open_sync() {
+        from_file::<Probe>(state, ctx.arg(0));
+    }
     0
 }
 
 #[inline(always)]
-fn from_file(ctx: &RawTracePointContext) {
-    if let Some(state) = open_sync() {
-        let file: u64 = ctx.arg(0);
-        let inode = Probe::u64(file, fact!(file_f_inode));
-        let dentry = Probe::u64(file, fact!(file_f_path_dentry));
-        reached(state, inode, dentry);
-    }
+fn from_file<M: Mem>(state: &mut SyncState, file: Addr) {
+    let inode = M::u64(file, fact!(file_f_inode));
+    let dentry = M::u64(file, fact!(file_f_path_dentry));
+    reached::<M>(state, inode, dentry);
 }
 
 /// xfs: `struct xfs_inode` embeds the inode.
@@ -112,7 +122,7 @@ pub fn xfs_file_fsync(ctx: RawTracePointContext) -> i32 {
     if let Some(state) = open_sync() {
         let ip: u64 = ctx.arg(0);
         let inode = ip + u64::from(fact!(xfs_inode_i_vnode));
-        reached(state, inode, dentry_of_inode(inode));
+        reached::<Probe>(state, inode, dentry_of_inode(inode));
     }
     0
 }

@@ -5,8 +5,7 @@
 //!
 //! The flush request itself is shared and issued by a kworker; a bio with
 //! REQ_PREFLUSH is queued in the context of the thread that asks: the caller of
-//! the sync, or the journal's thread. Emits nothing; notes it in the open sync
-//! and counts it for the disk.
+//! the sync, or the journal's thread. Emits nothing; notes it in the open sync.
 
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
@@ -19,9 +18,7 @@ use crate::{
     kernel::{
         fact,
         read::{Addr, Mem, Probe, Typed},
-        request::disk_of_bio,
     },
-    maps::{FLUSHES, atomic_add},
 };
 
 /// A bio is queued.
@@ -30,19 +27,9 @@ fn queued<M: Mem>(bio: Addr) {
     if M::u32(bio, fact!(bio_bi_opf)) & fact!(req_preflush) == 0 {
         return;
     }
-    let dev = disk_of_bio::<M>(bio);
-    let mut seq = 0;
-    if let Some(flushes) = FLUSHES.get_ptr_mut(&dev) {
-        // SAFETY: a live map value.
-        unsafe {
-            atomic_add(&raw mut (*flushes).nr_asked, 1);
-            seq = (*flushes).seq;
-        }
-    }
     if let Some(state) = open_sync() {
         // SAFETY: the helper has no preconditions.
         state.flush_asked_ns = unsafe { bpf_ktime_get_ns() };
-        state.flush_seq = seq;
         state.nr_flush += 1;
     }
 }

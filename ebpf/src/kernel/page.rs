@@ -47,13 +47,10 @@ impl Owner {
     };
 }
 
-/// Head page of the folio that `page` belongs to.
+/// Head page of the folio that the tail page `page` belongs to, from its word
+/// `compound_head` or `compound_info`.
 #[inline(always)]
-fn head_of<M: Mem>(page: Addr) -> Addr {
-    let word = M::u64(page, fact!(page_compound_head));
-    if word & 1 == 0 {
-        return page;
-    }
+fn head_of(page: Addr, word: u64) -> Addr {
     if fact!(page_compound_is_info) == 0 {
         return word - 1;
     }
@@ -85,13 +82,12 @@ pub fn owner_of<M: Mem>(bio: Addr) -> Owner {
     let idx = M::u32(bio, fact!(bio_bi_idx));
     // The vector is an array behind a pointer: idx is nearly always 0, and a
     // variable offset into it is no typed load.
-    let page = if idx == 0 {
-        M::u64(vecs, fact!(bio_vec_bv_page))
+    if idx == 0 {
+        page_owner::<M>(M::u64(vecs, fact!(bio_vec_bv_page)))
     } else {
         let vec = vecs + u64::from(idx & 0xffff) * u64::from(fact!(bio_vec_size));
-        Probe::u64(vec, fact!(bio_vec_bv_page))
-    };
-    page_owner::<M>(page)
+        page_owner::<Probe>(Probe::u64(vec, fact!(bio_vec_bv_page)))
+    }
 }
 
 /// Owner of a page-cache page.
@@ -100,20 +96,39 @@ fn page_owner<M: Mem>(page: Addr) -> Owner {
     if page == 0 {
         return Owner::UNKNOWN;
     }
-    let head = head_of::<Probe>(page);
-    let mapping: u64 = Probe::u64(head, fact!(folio_mapping));
-    if mapping == 0 || mapping & 3 != 0 {
+    // Arithmetic on the word: it must not be a typed pointer to the verifier.
+    let word = Probe::u64(page, fact!(page_compound_head));
+    if word & 1 == 0 {
+        mapping_owner::<M>(M::u64(page, fact!(folio_mapping)))
+    } else {
+        let head = head_of(page, word);
+        mapping_owner::<Probe>(Probe::u64(head, fact!(folio_mapping)))
+    }
+}
+
+/// Owner from the word at `page.mapping`. Anonymous memory and movable pages set
+/// low bits in it, slab pages hold something else: no host then says that this
+/// is its mapping, which is the one test that decides.
+#[inline(always)]
+fn mapping_owner<M: Mem>(mapping: Addr) -> Owner {
+    if mapping == 0 {
         return Owner::UNKNOWN;
     }
-    let host = Probe::u64(mapping, fact!(address_space_host));
+    // Spares a read that may fault, and would count as a lost one; no bit may be
+    // taken from a typed pointer, whose faults read zero.
+    if !M::IS_TYPED && mapping & 3 != 0 {
+        return Owner::UNKNOWN;
+    }
+    let host = M::u64(mapping, fact!(address_space_host));
     if host == 0 {
         return Owner::UNKNOWN;
     }
-    let its = Probe::u64(host, fact!(inode_i_mapping));
-    if its != mapping && host + u64::from(fact!(inode_i_data)) != mapping {
+    if M::u64(host, fact!(inode_i_mapping)) != mapping
+        && host + u64::from(fact!(inode_i_data)) != mapping
+    {
         return Owner::UNKNOWN;
     }
-    inode_owner(host, file_source::PAGE)
+    inode_owner::<M>(host, file_source::PAGE)
 }
 
 /// Owner of a direct I/O bio: bi_private is the iomap_dio of its iocb.
@@ -129,13 +144,13 @@ fn direct_owner(bio: Addr) -> Owner {
     if inode == 0 {
         return Owner::UNKNOWN;
     }
-    inode_owner(inode, file_source::DIRECT)
+    inode_owner::<Probe>(inode, file_source::DIRECT)
 }
 
 /// Owner from an inode; a block device's inode means metadata or journal.
 #[inline(always)]
-fn inode_owner(inode: Addr, source: u8) -> Owner {
-    let mode = Probe::u16(inode, fact!(inode_i_mode));
+fn inode_owner<M: Mem>(inode: Addr, source: u8) -> Owner {
+    let mode = M::u16(inode, fact!(inode_i_mode));
     if mode & S_IFMT == S_IFBLK {
         return Owner {
             inode,
@@ -145,12 +160,12 @@ fn inode_owner(inode: Addr, source: u8) -> Owner {
                 pad: 0,
             },
             source: file_source::BLOCKDEV,
-            rdev: Probe::u32(inode, fact!(inode_i_rdev)),
+            rdev: M::u32(inode, fact!(inode_i_rdev)),
         };
     }
     Owner {
         inode,
-        key: key_of::<Probe>(inode),
+        key: key_of::<M>(inode),
         source,
         rdev: 0,
     }

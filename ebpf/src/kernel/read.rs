@@ -12,6 +12,9 @@ pub type Addr = u64;
 
 /// A way of reading.
 pub trait Mem {
+    /// Addresses are pointers typed by the verifier: no arithmetic on them but
+    /// constant offsets.
+    const IS_TYPED: bool;
     /// Eight bytes at `base + offset`, 0 if unreadable.
     fn u64(base: Addr, offset: u32) -> u64;
     /// Four bytes.
@@ -43,6 +46,8 @@ pub fn probe<T: Copy + Default>(base: Addr, offset: u32) -> T {
 }
 
 impl Mem for Probe {
+    const IS_TYPED: bool = false;
+
     #[inline(always)]
     fn u64(base: Addr, offset: u32) -> u64 {
         probe(base, offset)
@@ -62,6 +67,8 @@ impl Mem for Probe {
 pub struct Typed;
 
 impl Mem for Typed {
+    const IS_TYPED: bool = true;
+
     #[inline(always)]
     fn u64(base: Addr, offset: u32) -> u64 {
         // SAFETY: the verifier proves that base is a typed kernel pointer and

@@ -34,21 +34,3 @@ pub fn dev_of_disk<M: Mem>(disk: Addr) -> u32 {
     let minor = M::u32(disk, fact!(gendisk_first_minor));
     (major << 20) | (minor & 0xf_ffff)
 }
-
-/// Disk that a bio goes to; 0 = none.
-#[inline(always)]
-pub fn disk_of_bio<M: Mem>(bio: Addr) -> u32 {
-    let disk = if fact!(bio_bi_bdev) != UNKNOWN {
-        let bdev = M::u64(bio, fact!(bio_bi_bdev));
-        if bdev == 0 {
-            return 0;
-        }
-        M::u64(bdev, fact!(block_device_bd_disk))
-    } else {
-        M::u64(bio, fact!(bio_bi_disk))
-    };
-    if disk == 0 {
-        return 0;
-    }
-    dev_of_disk::<M>(disk)
-}

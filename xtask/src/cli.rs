@@ -1,6 +1,8 @@
 //! What can be typed after `cargo xtask`. Only shapes and help texts; what the
 //! commands do is in the module of the same name.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds, tests, demonstrates and measures fsyncscope.
@@ -128,6 +130,8 @@ pub enum ScenarioName {
     Blind,
     /// 1 GiB flushed to a 100 MB/s disk: slow, explained, no finding
     Big,
+    /// Minutes of load on healthy disks, exported as well: no finding
+    Healthy,
 }
 
 /// Of `demo`.
@@ -140,7 +144,8 @@ Exit codes: 0 the tool was right, 1 it was wrong, 2 could not run, 4 played with
 the built-in writer, which proves nothing.
 
   cargo xtask demo
-  cargo xtask demo hang --kafka 4 --json | tail -1 | jq .verdict")]
+  cargo xtask demo hang --kafka 4 --json | tail -1 | jq .verdict
+  cargo xtask demo healthy --minutes 2")]
 pub struct DemoArgs {
     /// What is made to happen
     #[arg(value_enum, default_value = "eio", value_name = "SCENARIO")]
@@ -166,6 +171,15 @@ pub struct DemoArgs {
     /// Make the other of the two disks fail
     #[arg(long)]
     pub swap_disks: bool,
+    /// Name topic, disks and directories after this word
+    #[arg(long, value_name = "WORD")]
+    pub rename: Option<String>,
+    /// How long `healthy` lasts
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    pub minutes: u32,
+    /// Take this binary of the agent and build none
+    #[arg(long, value_name = "FILE", conflicts_with = "release")]
+    pub agent: Option<PathBuf>,
 }
 
 /// The file system under test.

@@ -16,16 +16,19 @@ use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 
 use super::compare::Told;
+use super::ending::Ending;
 use super::incident::parse_line;
 
 /// What it prints on stderr when all hooks are in place.
 const ATTACHED: &str = "fsyncscope: attached";
 
-/// All incidents.
+/// All incidents, and how it ended.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     /// By incident, in order of their first line.
     pub told: Vec<Told>,
+    /// The rest of what is looked at.
+    pub ending: Ending,
 }
 
 /// The agent.
@@ -120,6 +123,7 @@ impl Drop for Agent {
 impl Output {
     fn add(&mut self, line: &str, at_ns: u64) {
         let Some(incident) = parse_line(line) else {
+            self.ending.add(line);
             return;
         };
         match self
@@ -152,6 +156,8 @@ mod tests {
         output.add(r#"{"id":"b","verdict":"STALLED"}"#, 6);
         output.add(r#"{"id":"a","verdict":"CONFIRMED"}"#, 7);
         output.add("no incident", 8);
+        output.add(r#"{"type":"slow_sync"}"#, 9);
+        assert_eq!(output.ending.slow_syncs, 1);
         assert_eq!(output.told.len(), 2);
         assert_eq!(output.told[0].first_at_ns, 5);
         assert_eq!(output.told[0].first.verdict, "UNKNOWN");

@@ -89,6 +89,15 @@ fn is_of_broker(incident: &Incident, truth: &Truth) -> bool {
             .any(|sync| sync.pid == truth.broker_pid)
 }
 
+/// Of a broker that is not the demo's. What names no broker at all may concern
+/// the demo's disks.
+pub fn is_of_other_broker(incident: &Incident, pid: u32) -> bool {
+    incident
+        .broker
+        .as_ref()
+        .is_some_and(|broker| broker.pid != pid)
+}
+
 fn headline(incident: &Incident) -> String {
     let cause = incident.cause.as_deref().unwrap_or("no cause");
     format!("{} ({cause}), incident {}", incident.verdict, incident.id)

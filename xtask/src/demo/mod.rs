@@ -1,13 +1,19 @@
 //! The main job, shown: a real broker on a disk that fails on purpose, the agent
 //! beside it, and the agent's answer held against what the disk knows.
-//! `scenario` says what is done and expected, `stage` does it, `agent` runs the
-//! tool, `compare` judges it, `report` tells the chain. Touches only its own
-//! files and loop devices.
+//! `scenario` says what is done and expected, `stage` does it with a `cast`,
+//! `agent` runs the tool, `compare` judges it, `report` tells the chain;
+//! `healthy` is the scenario in which nothing fails. Touches only its own files
+//! and loop devices.
 
 mod agent;
+mod cast;
 mod compare;
+mod ending;
+mod exporter;
 mod foreign;
+mod healthy;
 mod incident;
+mod names;
 mod report;
 mod scenario;
 mod stage;
@@ -31,12 +37,24 @@ use crate::process::{EXIT_NOT_SO, is_root, output, say};
 use crate::setup::{self, Need};
 
 use agent::Agent;
+use cast::Cast;
 use compare::Told;
+use names::Names;
 use scenario::Expect;
-use stage::{Cast, Stage};
+use stage::{Plan, Stage};
 
 /// Played with the built-in writer.
 const EXIT_PROVES_NOTHING: u8 = 4;
+
+/// What came of it.
+struct Outcome {
+    /// The points on which the tool disagrees with what was done.
+    wrong: Vec<String>,
+    /// What it told of the broker.
+    told: Vec<Told>,
+    /// Measured numbers, a line each.
+    facts: Vec<String>,
+}
 
 /// `cargo xtask demo`.
 pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
@@ -50,19 +68,24 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
             "a Kafka broker runs here (pid {pid}): if this is a test machine, say --yes-test-box"
         );
     }
-    let cast = if args.writer {
-        setup::packages(Need::DEMO_WRITER)?;
-        Cast::Writer
-    } else {
-        let version = KafkaVersion::parse(&args.kafka)?;
-        setup::packages(Need::DEMO)?;
-        Cast::Broker(version)
+    let plan = make_plan(args)?;
+    setup::packages(match (args.scenario, plan.cast) {
+        (ScenarioName::Healthy, _) => Need::DEMO_HEALTHY,
+        (_, Cast::Broker(_)) => Need::DEMO,
+        (_, Cast::Writer) => Need::DEMO_WRITER,
+    })?;
+    let binary = match &args.agent {
+        Some(binary) => fs::canonicalize(binary)
+            .with_context(|| format!("find the agent {}", binary.display()))?,
+        None => build::require_agent(args.release)?,
     };
-    let binary = build::require_agent(args.release)?;
     let lab = Lab::open()?;
-    let outcome = play(&lab, args, cast, &binary);
+    let outcome = match args.scenario {
+        ScenarioName::Healthy => healthy::play(&lab, &plan, &binary, args.minutes),
+        _ => play(&lab, &plan, &binary),
+    };
     if args.keep {
-        keep(&lab)?;
+        keep(&lab, &plan)?;
     }
     let base = lab.dir().to_path_buf();
     let mut left = lab.leftovers();
@@ -70,28 +93,43 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
     if base.exists() {
         left.push(format!("directory {}", base.display()));
     }
-    let (mut wrong, told) = outcome?;
-    wrong.extend(left.iter().map(|left| format!("left behind: {left}")));
-    print_outcome(args, &wrong, &told);
-    Ok(match (wrong.is_empty(), args.writer) {
+    let mut outcome = outcome?;
+    let left = left.iter().map(|left| format!("left behind: {left}"));
+    outcome.wrong.extend(left);
+    print_outcome(args, &outcome);
+    Ok(match (outcome.wrong.is_empty(), args.writer) {
         (false, _) => EXIT_NOT_SO,
         (true, true) => EXIT_PROVES_NOTHING,
         (true, false) => 0,
     })
 }
 
-fn print_outcome(args: &DemoArgs, wrong: &[String], told: &[Told]) {
-    for wrong in wrong {
+fn make_plan(args: &DemoArgs) -> anyhow::Result<Plan> {
+    let cast = if args.writer {
+        Cast::Writer
+    } else {
+        Cast::Broker(KafkaVersion::parse(&args.kafka)?)
+    };
+    Ok(Plan {
+        name: args.scenario,
+        cast,
+        names: Names::new(args.rename.as_deref())?,
+        faulty: usize::from(args.swap_disks),
+    })
+}
+
+fn print_outcome(args: &DemoArgs, outcome: &Outcome) {
+    for wrong in &outcome.wrong {
         say(format!("disagrees: {wrong}"));
     }
-    let last = told.last();
+    let last = outcome.told.last();
     if args.json {
         if let Some(told) = last {
             println!("{}", told.last_line);
         }
         return;
     }
-    let verdict = if wrong.is_empty() {
+    let verdict = if outcome.wrong.is_empty() {
         "agrees with"
     } else {
         "DISAGREES with"
@@ -100,21 +138,19 @@ fn print_outcome(args: &DemoArgs, wrong: &[String], told: &[Told]) {
         "demo {}: what the tool said {verdict} what was done",
         scenario_text(args.scenario)
     );
+    for fact in &outcome.facts {
+        println!("{fact}");
+    }
     match last {
         Some(told) => println!("{}", report::render(&told.last)),
         None => println!("verdict: none, the tool reported no incident"),
     }
 }
 
-/// Plays the scenario. Out: the disagreements, and what the agent printed.
-fn play(
-    lab: &Lab,
-    args: &DemoArgs,
-    cast: Cast,
-    binary: &Path,
-) -> anyhow::Result<(Vec<String>, Vec<Told>)> {
-    let name = args.scenario;
-    let mut stage = Stage::set_up(lab, name, cast, usize::from(args.swap_disks))?;
+/// Plays a scenario in which something is done.
+fn play(lab: &Lab, plan: &Plan, binary: &Path) -> anyhow::Result<Outcome> {
+    let name = plan.name;
+    let mut stage = Stage::set_up(lab, plan)?;
     let agent = if name == ScenarioName::Blind {
         stage.disk().set_rules(&rules(&stage, name)?)?;
         wait_for("the broker to print its error", 40, || {
@@ -143,7 +179,11 @@ fn play(
             "the agent's exit code is {code} instead of {expected}"
         ));
     }
-    Ok((wrong, ours))
+    Ok(Outcome {
+        wrong,
+        told: ours,
+        facts: Vec::new(),
+    })
 }
 
 fn start_agent(lab: &Lab, binary: &Path) -> anyhow::Result<Agent> {
@@ -278,21 +318,19 @@ fn wait_for(what: &str, seconds: u64, is_so: impl Fn() -> bool) -> anyhow::Resul
 }
 
 /// Copies what a person wants to look at afterwards out of the lab.
-fn keep(lab: &Lab) -> anyhow::Result<()> {
+fn keep(lab: &Lab, plan: &Plan) -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("fsyncscope-demo-{}", std::process::id()));
     fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let server_log = Path::new("broker/logs/server.log");
-    for name in [
-        "agent.err",
-        "capture.ndjson.zst",
-        "disks/alpha/truth.ndjson",
-        "disks/beta/truth.ndjson",
-    ] {
+    let of_agents = ["agent.err", "export.err", "capture.ndjson.zst"].map(String::from);
+    let truths = plan.names.disks.iter();
+    let truths = truths.map(|disk| format!("disks/{disk}/truth.ndjson"));
+    for name in of_agents.into_iter().chain(truths) {
         let to = folder.join(name.replace('/', "-"));
         // A demo that ended early has not made all of them.
         let _ = fs::copy(lab.dir().join(name), to);
     }
-    let _ = fs::copy(lab.dir().join(server_log), folder.join("server.log"));
+    let server_log = plan.names.broker_dir(lab).join("logs/server.log");
+    let _ = fs::copy(server_log, folder.join("server.log"));
     say(format!("kept in {}", folder.display()));
     Ok(())
 }

@@ -55,7 +55,10 @@ pub fn expect(name: ScenarioName) -> Expect {
             delay_ms: 20_000,
             while_in_flight: true,
         },
-        ScenarioName::Bystander | ScenarioName::Noise | ScenarioName::Big => Expect::Nothing,
+        ScenarioName::Bystander
+        | ScenarioName::Noise
+        | ScenarioName::Big
+        | ScenarioName::Healthy => Expect::Nothing,
         ScenarioName::Blind => Expect::Unknown,
     }
 }
@@ -75,7 +78,7 @@ pub fn rules(name: ScenarioName, data: (u64, u64), index: &[(u64, u64)]) -> Vec<
         ScenarioName::Index => index.iter().copied().map(write_error).collect(),
         ScenarioName::Stall => vec![Rule::on(RuleOp::Flush).delay_ms(1500)],
         ScenarioName::Hang => vec![Rule::on(RuleOp::Flush).delay_ms(20_000).count(1)],
-        ScenarioName::Noise | ScenarioName::Big => Vec::new(),
+        ScenarioName::Noise | ScenarioName::Big | ScenarioName::Healthy => Vec::new(),
     }
 }
 

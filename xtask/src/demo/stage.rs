@@ -1,5 +1,5 @@
-//! The stage of a demo: a lab with two disks, a broker with a log directory on
-//! each, a producer. In: the scenario. Out: the disks' rules in force at the
+//! The stage of a demo: a lab with three disks, and a broker with a log directory
+//! on two of them. In: the plan. Out: the disks' rules in force at the
 //! right moment, and afterwards the truth. Dropped in order, it leaves nothing.
 
 use std::fs;
@@ -8,43 +8,30 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use fsyncscope_tests::broker::{
-    Broker, BrokerConfig, KafkaVersion, ProduceConfig, Producer, read_partition_dirs,
-};
+use fsyncscope_tests::broker::{ProduceConfig, Producer, read_partition_dirs};
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, TruthEntry, TruthRequest};
 use fsyncscope_tests::lab::Lab;
-use fsyncscope_tests::writer::{Writer, WriterConfig};
 
+use super::cast::{self, Cast, Keeper};
+use super::names::Names;
 use super::truth::{Placed, Truth};
 use crate::cli::ScenarioName;
 use crate::process::say;
 
-const TOPIC: &str = "orders";
-/// Enough that both disks hold some.
-const PARTITIONS: u32 = 4;
 const DISK_BYTES: u64 = 512 << 20;
 const BIG_DISK_BYTES: u64 = 3 << 30;
 
-/// Who keeps the log directories.
-pub enum Keeper {
-    /// A real broker; its producer is ended before it.
-    Broker {
-        /// Ends when dropped.
-        _producer: Producer,
-        /// The broker.
-        broker: Box<Broker>,
-    },
-    /// The stand-in.
-    Writer(Box<Writer>),
-}
-
-/// Who is to keep them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cast {
-    /// A real broker of this version.
-    Broker(KafkaVersion),
-    /// The stand-in, which proves nothing.
-    Writer,
+/// What is to be set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The scenario.
+    pub name: ScenarioName,
+    /// Who plays the broker.
+    pub cast: Cast,
+    /// How things are called.
+    pub names: Names,
+    /// Which of the broker's two disks is made to fail.
+    pub faulty: usize,
 }
 
 /// Fields are dropped in this order: who uses a disk goes before it.
@@ -52,47 +39,41 @@ pub struct Stage {
     keeper: Keeper,
     pid: u32,
     disks: Vec<FaultDisk>,
-    /// Which of the disks is made to fail.
-    faulty: usize,
+    plan: Plan,
 }
 
 impl Stage {
     /// Everything but the fault.
-    pub fn set_up(
-        lab: &Lab,
-        name: ScenarioName,
-        cast: Cast,
-        faulty: usize,
-    ) -> anyhow::Result<Stage> {
-        let size = if name == ScenarioName::Big {
+    pub fn set_up(lab: &Lab, plan: &Plan) -> anyhow::Result<Stage> {
+        let size = if plan.name == ScenarioName::Big {
             BIG_DISK_BYTES
         } else {
             DISK_BYTES
         };
         say("making the disks");
-        let disks = ["alpha", "beta", "other"]
+        let disks = plan
+            .names
+            .disks
             .iter()
             .map(|name| FaultDisk::create(lab, name, size, FsKind::Ext4))
             .collect::<anyhow::Result<Vec<_>>>()
             .context("make the disks")?;
         let log_dirs: Vec<PathBuf> = disks[..2]
             .iter()
-            .map(|disk| disk.mountpoint().join("kafka"))
+            .map(|disk| disk.mountpoint().join(&plan.names.log_dir))
             .collect();
-        let (keeper, pid) = match cast {
-            Cast::Broker(version) => start_broker(lab, name, version, log_dirs, faulty)?,
-            Cast::Writer => start_writer(lab, log_dirs)?,
-        };
+        let (keeper, pid) = cast::start(lab, plan, log_dirs)?;
         let stage = Stage {
             keeper,
             pid,
             disks,
-            faulty,
+            plan: plan.clone(),
         };
         say("producing for a while, so that every file has its blocks");
         thread::sleep(Duration::from_secs(8));
         if stage.partitions_on_faulty()?.is_empty() {
-            bail!("no partition of {TOPIC} lies on the disk that is to fail");
+            let topic = &plan.names.topic;
+            bail!("no partition of {topic} lies on the disk that is to fail");
         }
         Ok(stage)
     }
@@ -105,9 +86,14 @@ impl Stage {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// The disk that is made to fail.
     pub fn disk(&self) -> &FaultDisk {
-        &self.disks[self.faulty]
+        &self.disks[self.plan.faulty]
     }
 
     /// A disk that the broker does not use.
@@ -117,7 +103,32 @@ impl Stage {
 
     /// The broker's directory on the disk that is made to fail.
     pub fn log_dir(&self) -> PathBuf {
-        self.disk().mountpoint().join("kafka")
+        self.disk().mountpoint().join(&self.plan.names.log_dir)
+    }
+
+    /// The broker's directories on its two disks, as it names them.
+    pub fn log_dirs(&self) -> Vec<String> {
+        let disks = self.disks[..2].iter();
+        disks
+            .map(|disk| disk.mountpoint().join(&self.plan.names.log_dir))
+            .map(|dir| dir.display().to_string())
+            .collect()
+    }
+
+    /// Flushes that the broker's two disks have served, by their own count.
+    pub fn disk_flushes(&self) -> anyhow::Result<Vec<u64>> {
+        let disks = self.disks[..2].iter();
+        disks
+            .map(|disk| Ok(*disk.stats()?.requests.get("flush").unwrap_or(&0)))
+            .collect()
+    }
+
+    /// Whether all load is still being made.
+    pub fn is_producing(&mut self) -> bool {
+        match &mut self.keeper {
+            Keeper::Broker { producers, .. } => producers.iter_mut().all(Producer::is_running),
+            Keeper::Writer(_) => true,
+        }
     }
 
     /// Produces so much at once, and returns when it is done.
@@ -148,7 +159,10 @@ impl Stage {
         let all = read_partition_dirs(std::slice::from_ref(&log_dir))?;
         Ok(all
             .into_iter()
-            .filter(|(partition, dir)| partition.starts_with(TOPIC) && *dir == log_dir)
+            .filter(|(partition, dir)| {
+                let topic = partition.rsplit_once('-').map(|(topic, _)| topic);
+                topic == Some(&self.plan.names.topic) && *dir == log_dir
+            })
             .map(|(partition, dir)| dir.join(partition))
             .collect())
     }
@@ -201,68 +215,6 @@ impl Stage {
             files,
             broker_log: self.read_log(),
         })
-    }
-}
-
-fn start_broker(
-    lab: &Lab,
-    name: ScenarioName,
-    version: KafkaVersion,
-    log_dirs: Vec<PathBuf>,
-    faulty: usize,
-) -> anyhow::Result<(Keeper, u32)> {
-    say(format!(
-        "starting Kafka {} (fetches its jars once)",
-        version.number()
-    ));
-    let mut config = BrokerConfig::new(version, lab.dir().join("broker"));
-    let log_dir = log_dirs[faulty].clone();
-    config.log_dirs = log_dirs;
-    for (key, value) in properties(name) {
-        config = config.property(key, value);
-    }
-    let broker = Broker::start(lab, config)?;
-    let pid = broker.pid().context("the broker has no process")?;
-    broker.create_topic(TOPIC, PARTITIONS)?;
-    let mut load = ProduceConfig::new(TOPIC, 60);
-    load.record_bytes = 1000;
-    if name == ScenarioName::Noise {
-        load.client_id = format!(
-            "Error while flushing log for {TOPIC}-0 in dir {} (kafka.server.LogDirFailureChannel)",
-            log_dir.display()
-        );
-    }
-    let producer = broker.produce(&load)?;
-    Ok((
-        Keeper::Broker {
-            _producer: producer,
-            broker: Box::new(broker),
-        },
-        pid,
-    ))
-}
-
-fn start_writer(lab: &Lab, log_dirs: Vec<PathBuf>) -> anyhow::Result<(Keeper, u32)> {
-    say("starting the built-in writer: this run proves nothing");
-    let mut config = WriterConfig::new(lab.dir().join("broker"), log_dirs);
-    config.topics = vec![TOPIC.into()];
-    config.partitions = PARTITIONS;
-    let writer = Writer::start(lab, config)?;
-    let pid = writer.pid();
-    Ok((Keeper::Writer(Box::new(writer)), pid))
-}
-
-/// What a scenario needs beside the stock configuration.
-fn properties(name: ScenarioName) -> Vec<(&'static str, &'static str)> {
-    match name {
-        // Flushed by the timer, long after it was written.
-        ScenarioName::Big => vec![
-            ("log.flush.interval.ms", "20000"),
-            ("log.flush.scheduler.interval.ms", "2000"),
-            ("log.segment.bytes", "2147483647"),
-        ],
-        // Each batch flushes .log, .index and .timeindex.
-        _ => vec![("log.flush.interval.messages", "1")],
     }
 }
 

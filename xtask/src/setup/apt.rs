@@ -49,6 +49,8 @@ impl Need {
     pub const BENCH: &[Need] = &[LOSETUP, MKFS_EXT4, FIO, BIOLATENCY, BPFTRACE, BPFTOOL];
     /// Of the demo with a real broker.
     pub const DEMO: &[Need] = &[LOSETUP, MKFS_EXT4, JAVA, MVN];
+    /// Of the demo in which nothing fails.
+    pub const DEMO_HEALTHY: &[Need] = &[LOSETUP, MKFS_EXT4, JAVA, MVN, PROMTOOL];
     /// Of the campaign against known truth.
     pub const TRUTH: &[Need] = &[LOSETUP, MKFS_EXT4, MKFS_XFS];
     /// Of the demo with the built-in writer.

@@ -122,9 +122,11 @@ fn run_ring(ring: Ring, filter: Option<&str>) -> anyhow::Result<Counts> {
             }
             setup::packages(Need::LIVE)?;
             command.env("FSYNCSCOPE_BIN", build::require_agent(false)?);
-            command.args(["--package", "fsyncscope-tests", "--features", "live"]);
-            // The machine has one tracefs and few loop devices: one at a time.
-            command.args(["--tests", "--", "--test-threads=1"]);
+            command.args(["--package", "fsyncscope-tests", "--package", "xtask"]);
+            command.args(["--features", "fsyncscope-tests/live,xtask/live"]);
+            // Ring unit has the tests beside the code. The machine has one
+            // tracefs and few loop devices: one at a time.
+            command.args(["--test", "*", "--", "--test-threads=1"]);
         }
         Ring::Kernels => bail!("comes with the VM matrix"),
     }

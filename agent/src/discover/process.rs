@@ -12,6 +12,7 @@ use super::{Broker, DiscoverRequest, LogDir, cmdline, logconf, properties};
 use crate::enrich::device::encode_dev;
 use crate::enrich::mountinfo::{Mount, find_mount, parse_mountinfo};
 use crate::helper::rootfs::Root;
+use crate::messages::plain;
 
 /// A class path is some 10 KiB; no command line of a broker is near this.
 const MAX_CMDLINE_BYTES: u64 = 256 * 1024;
@@ -81,9 +82,15 @@ pub(super) fn read_broker(
     let root = match Root::open(Some(&root_path)) {
         Ok(root) => root,
         Err(error) => {
-            broker
-                .notes
-                .push(format!("open {}: {error}", root_path.display()));
+            let needed = if error.kind() == io::ErrorKind::PermissionDenied {
+                "; its log.dirs and log need CAP_SYS_PTRACE, or --log-dir and --follow-log"
+            } else {
+                ""
+            };
+            broker.notes.push(plain(&format!(
+                "open {}: {error}{needed}",
+                root_path.display()
+            )));
             return Some(broker);
         }
     };
@@ -139,7 +146,7 @@ impl Place<'_> {
             }
             Err(error) => broker
                 .notes
-                .push(format!("open {}: {error}", path.display())),
+                .push(plain(&format!("open {}: {error}", path.display()))),
         }
         broker.properties_file = Some(path);
     }
@@ -194,6 +201,9 @@ impl Place<'_> {
             .map(|name| self.read_dir(name, &mounts, progress))
             .collect();
         broker.metadata_log_dir = metadata.map(|name| self.read_dir(&name, &mounts, progress));
+        let dirs = broker.log_dirs.iter().chain(&broker.metadata_log_dir);
+        let notes: Vec<String> = dirs.filter_map(blind_spot).collect();
+        broker.notes.extend(notes);
         for dir in broker.log_dirs.iter().chain(&broker.metadata_log_dir) {
             if dir.error.is_some() {
                 continue;
@@ -354,6 +364,23 @@ impl Place<'_> {
     }
 }
 
+/// What is not seen of a directory, and why.
+fn blind_spot(dir: &LogDir) -> Option<String> {
+    let name = dir.path.display();
+    if let Some(error) = &dir.error {
+        return Some(plain(&format!("log.dir {name} is not watched: {error}")));
+    }
+    let why = match dir.fs_type.as_str() {
+        "" | "ext2" | "ext3" | "ext4" | "xfs" | "btrfs" => return None,
+        "tmpfs" | "ramfs" => " and has no disk",
+        _ => "",
+    };
+    Some(format!(
+        "log.dir {name} is on {}, which is not ext4, xfs or btrfs{why}: its syncs are counted, not explained",
+        dir.fs_type
+    ))
+}
+
 fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     io::Read::read_to_end(
@@ -407,4 +434,27 @@ fn read_zone(root: &Path) -> Option<String> {
     link.to_str()?
         .split_once("zoneinfo/")
         .map(|(_, zone)| zone.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_whose_syncs_are_not_explained_says_so() {
+        let mut dir = LogDir {
+            path: "/data".into(),
+            fs_type: "xfs".to_owned(),
+            ..LogDir::default()
+        };
+        assert_eq!(blind_spot(&dir), None);
+        "overlay".clone_into(&mut dir.fs_type);
+        let note = blind_spot(&dir).unwrap();
+        assert!(note.starts_with("log.dir /data is on overlay, "), "{note}");
+        dir.error = Some("open /data: No such file or directory (os error 2)".to_owned());
+        assert_eq!(
+            blind_spot(&dir).unwrap(),
+            "log.dir /data is not watched: open /data: no such file or directory"
+        );
+    }
 }

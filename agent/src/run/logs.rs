@@ -154,7 +154,7 @@ impl Logs {
             {
                 Vec::new()
             }
-            FollowEvent::Missing { why } => state("missing", why),
+            FollowEvent::Missing { why } => state("missing", crate::messages::plain(&why)),
             FollowEvent::Silent { for_ms } => state(
                 "stalled",
                 format!(

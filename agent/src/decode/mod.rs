@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 
 use fsyncscope_abi::{
     ABI_VERSION, RecordHeader,
-    block::{RequestRecord, req_op},
+    block::{RequestRecord, RqState, req_op},
     keys::{InodeKey, Names},
     kind,
     sync::{InodeCounters, SyncRecord, SyncState},
@@ -117,7 +117,7 @@ pub fn decode_in_flight(
 }
 
 /// A request outstanding, from its map entry.
-pub fn decode_outstanding(rq: u64, state: &fsyncscope_abi::block::RqState) -> InFlightRequest {
+pub fn decode_outstanding(rq: u64, state: &RqState, masks: FlagMasks) -> InFlightRequest {
     let op = state.cmd_flags as u8;
     InFlightRequest {
         rq,
@@ -130,7 +130,9 @@ pub fn decode_outstanding(rq: u64, state: &fsyncscope_abi::block::RqState) -> In
             state.nr_bytes
         },
         issue_ns: state.issue_ns,
-        ..InFlightRequest::default()
+        flags: flag_words(state.cmd_flags, masks),
+        pid: (state.pid_tgid >> 32) as u32,
+        tid: state.pid_tgid as u32,
     }
 }
 
@@ -148,6 +150,8 @@ fn from_state(state: &SyncState) -> SyncEvent {
         nr_files: state.nr_files,
         flush_asked_ns: state.flush_asked_ns,
         told_errseq: state.told_errseq,
+        log_force_ns: state.log_force_ns,
+        lock_ns: if state.lock == 0 { 0 } else { state.lock_ns },
         ..SyncEvent::default()
     }
 }
@@ -233,7 +237,7 @@ pub fn counters(c: &InodeCounters) -> Counters {
 }
 
 /// Names up to the first empty one; a file system's root is called "/".
-fn decode_names(names: &Names) -> Vec<String> {
+pub fn decode_names(names: &Names) -> Vec<String> {
     names
         .part
         .iter()

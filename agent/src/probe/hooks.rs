@@ -297,6 +297,90 @@ pub static TABLE: &[Hook] = &[
             },
         ],
     },
+    Hook {
+        name: "jbd2_commit",
+        required: false,
+        lost: "which journal commit a slow sync waited for",
+        forms: &[Form {
+            name: "tracepoint",
+            programs: &[
+                (
+                    "jbd2_start_commit",
+                    Attach::Tracepoint("jbd2", "jbd2_start_commit"),
+                ),
+                (
+                    "jbd2_commit_flushing",
+                    Attach::Tracepoint("jbd2", "jbd2_commit_flushing"),
+                ),
+                (
+                    "jbd2_commit_logging",
+                    Attach::Tracepoint("jbd2", "jbd2_commit_logging"),
+                ),
+                (
+                    "jbd2_end_commit",
+                    Attach::Tracepoint("jbd2", "jbd2_end_commit"),
+                ),
+            ],
+            facts: &["trace_journal_dev", "trace_journal_tid"],
+        }],
+    },
+    Hook {
+        name: "jbd2_checkpoint",
+        required: false,
+        lost: "checkpoints of a full journal that a slow sync waited for",
+        forms: &[Form {
+            name: "tracepoint",
+            programs: &[
+                (
+                    "jbd2_checkpoint",
+                    Attach::Tracepoint("jbd2", "jbd2_checkpoint"),
+                ),
+                (
+                    "jbd2_checkpoint_stats",
+                    Attach::Tracepoint("jbd2", "jbd2_checkpoint_stats"),
+                ),
+            ],
+            facts: &["trace_journal_dev", "trace_checkpoint_time"],
+        }],
+    },
+    Hook {
+        name: "ext4_fc_commit",
+        required: false,
+        lost: "fast commits that a slow sync waited for",
+        forms: &[Form {
+            name: "tracepoint",
+            programs: &[
+                (
+                    "ext4_fc_commit_start",
+                    Attach::Tracepoint("ext4", "ext4_fc_commit_start"),
+                ),
+                (
+                    "ext4_fc_commit_stop",
+                    Attach::Tracepoint("ext4", "ext4_fc_commit_stop"),
+                ),
+            ],
+            facts: &["trace_journal_dev"],
+        }],
+    },
+    raw_hook!(
+        "xfs_log_force",
+        false,
+        "time that a slow sync on xfs waited for its log",
+        &[]
+    ),
+    Hook {
+        name: "lock_contention",
+        required: false,
+        lost: "locks that a slow sync waited for",
+        forms: &[Form {
+            name: "raw_tracepoint",
+            programs: &[
+                ("contention_begin", Attach::Raw("contention_begin")),
+                ("contention_end", Attach::Raw("contention_end")),
+            ],
+            facts: &[],
+        }],
+    },
     raw_hook!(
         "filemap_set_wb_err",
         false,

@@ -11,7 +11,7 @@ use aya::{
     maps::{MapData, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint},
 };
-use fsyncscope_abi::facts::Facts;
+use fsyncscope_abi::{facts::Facts, span::span_pages};
 
 use crate::{
     event::HookState,
@@ -60,15 +60,23 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
     let Some(object) = OBJECT.filter(|object| !object.is_empty()) else {
         bail!("load kernel programs: this build has none; build it with `cargo xtask build`");
     };
+    let nr_cpus =
+        aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))?;
+    let (request_span_pages, wait_span_pages) = span_pages(nr_cpus.get() as usize);
     let facts = Facts {
         slow_ns: options.slow_ns,
         request_slow_ns: options.request_slow_ns,
+        span_min_ns: span_min_ns(options.slow_ns),
+        request_span_pages,
+        wait_span_pages,
         watch_all: u32::from(options.is_all),
         ..resolved.facts
     };
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(verifier_log_level())
         .override_global("FACTS", &facts, true)
+        .map_max_entries("RQ_SPANS", request_span_pages)
+        .map_max_entries("WAIT_SPANS", wait_span_pages)
         .override_global(aya_log::LEVEL, &options.log_level, false)
         .load(object)
         .context("load kernel programs: create maps (needs root, or CAP_BPF and CAP_PERFMON)")?;
@@ -102,6 +110,13 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         links,
         logger,
     })
+}
+
+/// From when on the flight recorder keeps a request or a wait: a hundredth of a
+/// slow sync, so that a hundred too short to be kept cannot make one slow; above
+/// the noise of a good disk, below what people call slow.
+fn span_min_ns(slow_ns: u64) -> u64 {
+    (slow_ns / 100).clamp(100_000, 1_000_000)
 }
 
 struct Loader<'a> {

@@ -26,6 +26,7 @@ use crate::{
         logs::Logs,
         scan,
         shared::{Counts, Shared},
+        spans::Spans,
         start::Attached,
     },
 };
@@ -63,6 +64,7 @@ pub struct Live {
     shared: Arc<Shared>,
     ring: RingBuf<MapData>,
     masks: FlagMasks,
+    spans: Spans,
     core: Core,
     emit: Emit,
     record: Option<Record>,
@@ -127,6 +129,7 @@ impl Live {
             shared: Arc::clone(&shared),
             ring,
             masks,
+            spans: Spans::new(PathBuf::from("/proc"), masks),
             core: Core::new(),
             emit,
             record,
@@ -243,7 +246,9 @@ impl Live {
         if broken > 0 {
             self.lose("undecoded", broken);
         }
-        for event in events {
+        // What explains a sync comes before it.
+        let spans = self.spans.for_returned(&self.shared.maps(), &events);
+        for event in spans.into_iter().chain(events) {
             self.feed(event);
         }
         emptied
@@ -305,6 +310,10 @@ impl Live {
                     event.syncs.retain(|sync| scan::is_still_in(&maps, sync));
                 }
                 if !event.syncs.is_empty() {
+                    let spans = self.spans.for_in_flight(&self.shared.maps(), &event);
+                    if let Some(spans) = spans {
+                        self.feed(spans);
+                    }
                     self.feed(Event::InFlight(event));
                 }
             }
@@ -443,7 +452,7 @@ impl Live {
             if syncs.is_empty() {
                 return;
             }
-            (syncs, scan::outstanding(&maps))
+            (syncs, scan::outstanding(&maps, self.masks))
         };
         self.is_looking = true;
         let (watcher, tx) = (self.watcher.clone(), self.tx.clone());

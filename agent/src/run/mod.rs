@@ -11,6 +11,7 @@ pub mod selfprobe;
 pub mod serve;
 mod shared;
 mod source;
+mod spans;
 mod start;
 pub mod stdout;
 mod tables;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fsyncscope_abi::{block::req_op, loss::Loss, sync::SyncState};
 
 use crate::{
-    decode::{counters, decode_in_flight, decode_outstanding, sync_op_name},
+    decode::{FlagMasks, counters, decode_in_flight, decode_outstanding, sync_op_name},
     event::{Counters, InFlightRequest, InFlightSync, Summary, SummaryRow},
     histogram::{HistAccumulator, percentiles},
     probe::maps::Maps,
@@ -65,14 +65,14 @@ pub fn is_still_in(maps: &Maps, sync: &InFlightSync) -> bool {
 }
 
 /// Oldest outstanding requests of each disk.
-pub fn outstanding(maps: &Maps) -> Vec<InFlightRequest> {
+pub fn outstanding(maps: &Maps, masks: FlagMasks) -> Vec<InFlightRequest> {
     let mut by_disk: BTreeMap<u32, Vec<InFlightRequest>> = BTreeMap::new();
     for (rq, state) in maps.rqs.iter().filter_map(Result::ok) {
         if state.dev != 0 && state.issue_ns != 0 {
             by_disk
                 .entry(state.dev)
                 .or_default()
-                .push(decode_outstanding(rq, &state));
+                .push(decode_outstanding(rq, &state, masks));
         }
     }
     let mut all = Vec::new();

@@ -34,6 +34,8 @@ pub struct RqState {
     pub nr_bytes: u32,
     /// `request.cmd_flags` at issue.
     pub cmd_flags: u32,
+    /// `bpf_get_current_pid_tgid` at first issue: tgid << 32 | tid.
+    pub pid_tgid: u64,
     /// Disk: major << 20 | minor; 0 = not a watched disk (in this epoch).
     pub dev: u32,
     /// Requeues of this use.
@@ -164,7 +166,7 @@ pub struct FlushState {
     pub nr_errors: u64,
 }
 
-const _: () = assert!(size_of::<RqState>() == 32);
+const _: () = assert!(size_of::<RqState>() == 40);
 const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 512);
 const _: () = assert!(size_of::<InodeState>() == 64);
 const _: () = assert!(size_of::<FlushState>() == 40);

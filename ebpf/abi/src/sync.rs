@@ -59,6 +59,12 @@ pub struct SyncState {
     pub snap: InodeCounters,
     /// When this thread last submitted a bio with PREFLUSH in this call, 0 = never.
     pub flush_asked_ns: u64,
+    /// Lock that this thread waits for, 0 = none.
+    pub lock: u64,
+    /// Since when.
+    pub lock_ns: u64,
+    /// xfs: when this thread first forced the log in this call, 0 = never.
+    pub log_force_ns: u64,
     /// errseq value handed to this caller by file_check_and_advance_wb_err, 0 = none.
     pub told_errseq: u32,
     /// Which directory the file lies under (ROOTS), or SLOT_NONE.
@@ -96,5 +102,5 @@ pub struct SyncRecord {
 }
 
 const _: () = assert!(size_of::<InodeCounters>() == 32);
-const _: () = assert!(size_of::<SyncState>() == 120);
-const _: () = assert!(size_of::<SyncRecord>() == 16 + 120 + 16 + 32 + 16 + 512);
+const _: () = assert!(size_of::<SyncState>() == 144);
+const _: () = assert!(size_of::<SyncRecord>() == 16 + 144 + 16 + 32 + 16 + 512);

@@ -11,7 +11,7 @@
 
 use aya_ebpf::{
     bindings::BPF_ANY,
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -24,6 +24,7 @@ use fsyncscope_abi::{
 use crate::{
     hooks::{
         report::{EMPTY, Report, report},
+        spans::request_span,
         sync::add,
     },
     kernel::{
@@ -71,6 +72,7 @@ fn start<M: Mem>(state: &mut RqState, rq: Addr) {
     state.sector = M::u64(rq, fact!(request_sector));
     state.nr_bytes = M::u32(rq, fact!(request_data_len));
     state.cmd_flags = M::u32(rq, fact!(request_cmd_flags));
+    state.pid_tgid = bpf_get_current_pid_tgid();
     // SAFETY: the helper has no preconditions.
     state.issue_ns = unsafe { bpf_ktime_get_ns() };
 }
@@ -187,6 +189,11 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
         });
     }
     if status != 0 || nr_bytes >= remaining || op == req_op::FLUSH {
+        let queued = start_ns != 0 && start_ns < state.issue_ns;
+        let began_ns = if queued { start_ns } else { state.issue_ns };
+        if status != 0 || now.saturating_sub(began_ns) >= fact!(span_min_ns) {
+            request_span::<M>(state, bio, start_ns, now, status);
+        }
         state.issue_ns = 0;
     }
 }
@@ -267,12 +274,15 @@ fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
         dev,
         ..RqState::default()
     };
+    let first = Probe::u64(rq, fact!(request_bio));
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    request_span::<Probe>(&state, first, 0, now, status);
     report(&Report {
         state,
         rq,
-        first: Probe::u64(rq, fact!(request_bio)),
-        // SAFETY: the helper has no preconditions.
-        now: unsafe { bpf_ktime_get_ns() },
+        first,
+        now,
         done_bytes: nr_bytes,
         status,
         ..EMPTY

@@ -3,6 +3,9 @@
 mod block;
 mod files;
 mod flush;
+mod journal;
+mod lock;
 mod report;
+mod spans;
 mod sync;
 mod wb;

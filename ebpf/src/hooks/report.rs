@@ -68,6 +68,7 @@ pub const EMPTY: Report = Report {
         sector: 0,
         nr_bytes: 0,
         cmd_flags: 0,
+        pid_tgid: 0,
         dev: 0,
         nr_requeue: 0,
         epoch: 0,

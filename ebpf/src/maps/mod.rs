@@ -12,6 +12,7 @@ use fsyncscope_abi::{
     hist::{Hist, HistKey},
     keys::{InodeKey, Names, Target},
     loss::Loss,
+    span::{OpenWait, RequestSpan, SPANS_PER_PAGE, WaitSpan},
     sync::SyncState,
 };
 
@@ -50,8 +51,8 @@ pub static RQS: LruHashMap<u64, RqState> = LruHashMap::with_max_entries(16384, 0
 #[map]
 pub static INODES: LruHashMap<InodeKey, InodeState> = LruHashMap::with_max_entries(8192, 0);
 
-/// Names of files that were synced, for syncs still in flight; least recently
-/// used out. Written when a file is first synced, read by the agent.
+/// Names of files that were synced or whose requests took long; least recently
+/// used out. Written when a file is first seen so, read by the agent.
 #[map]
 pub static NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entries(2048, 0);
 
@@ -69,6 +70,34 @@ pub static BLOCK_HIST: PerCpuHashMap<u64, BlockHist> =
 /// Device cache flushes by disk. Keys are made by the agent.
 #[map]
 pub static FLUSHES: HashMap<u32, FlushState> = HashMap::with_max_entries(256, 0);
+
+/// Requests that took `span_min_ns` or failed: of each CPU the last ones, in
+/// pages; span `n` lies at place `n % (pages * SPANS_PER_PAGE)`. Written by the
+/// completion hook, read by the agent when a sync was slow. Overwrites its oldest.
+/// The agent sets the number of pages before load.
+#[map]
+pub static RQ_SPANS: PerCpuArray<[RequestSpan; SPANS_PER_PAGE]> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// `RQ_SPAN_HEAD[0]`: request spans that this CPU has begun to write.
+#[map]
+pub static RQ_SPAN_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Waits likewise. A map of its own, because completions interrupt the hooks that
+/// write it.
+#[map]
+pub static WAIT_SPANS: PerCpuArray<[WaitSpan; SPANS_PER_PAGE]> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// `WAIT_SPAN_HEAD[0]`: wait spans that this CPU has begun to write.
+#[map]
+pub static WAIT_SPAN_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Commits, checkpoints and fast commits that go on, by kind and journal or
+/// thread; least recently used out. Written by the journal hooks, read by the
+/// agent for syncs in flight.
+#[map]
+pub static OPEN_WAITS: LruHashMap<u64, OpenWait> = LruHashMap::with_max_entries(1024, 0);
 
 /// `EPOCH[0]`: raised by the agent whenever DEVS or ROOTS change, so that what
 /// was concluded from them is concluded again. Starts at 1.
@@ -91,6 +120,10 @@ pub static SCRATCH_HIST: PerCpuArray<Hist> = PerCpuArray::with_max_entries(1, 0)
 /// Likewise, for names.
 #[map]
 pub static SCRATCH_NAMES: PerCpuArray<Names> = PerCpuArray::with_max_entries(1, 0);
+
+/// Likewise, for names in the completion hook, which may interrupt the others.
+#[map]
+pub static SCRATCH_SPAN_NAMES: PerCpuArray<Names> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counts a loss.
 #[inline(always)]

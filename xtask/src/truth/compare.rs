@@ -67,7 +67,10 @@ pub(super) fn relation(known: &Known, said: &Said, incident: &Incident) -> Relat
     let is_touched = |request: &Request| {
         let (op, sector, bytes) = (request.op.as_str(), request.sector, request.nr_bytes);
         match request.errno {
-            Some(_) => known.find_failed(op, sector, bytes).is_some(),
+            Some(_) => {
+                known.find_failed(op, sector, bytes).is_some()
+                    || known.find_flush_of(op, &request.flags).is_some()
+            }
             None => known.find_held(op, sector, bytes).is_some(),
         }
     };
@@ -192,7 +195,10 @@ pub(super) fn compare_request(known: &Known, request: &Request, row: &mut Row) {
         Some(sector) => format!("{} of sector {sector}", request.op),
         None => request.op.clone(),
     };
-    let Some(real) = known.find_failed(&request.op, request.sector, request.nr_bytes) else {
+    let found = known
+        .find_failed(&request.op, request.sector, request.nr_bytes)
+        .or_else(|| known.find_flush_of(&request.op, &request.flags));
+    let Some(real) = found else {
         row.wrong(Check::Sector, format!("the disk failed no {place}"));
         return;
     };

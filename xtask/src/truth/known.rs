@@ -224,6 +224,17 @@ impl Known {
             .find(|request| is_same(request, op, sector, nr_bytes))
     }
 
+    /// The failed flush that failed a write which never reached the disk: a write
+    /// that asks for a flush before it, or for FUA of a disk that has none, is
+    /// given the flush's error.
+    pub fn find_flush_of(&self, op: &str, flags: &[String]) -> Option<&TruthRequest> {
+        let asks = |flag: &String| flag == "preflush" || flag == "fua";
+        if op != "write" || !flags.iter().any(asks) {
+            return None;
+        }
+        self.failed().find(|request| request.op == Op::Flush)
+    }
+
     /// The held request that this one is, or is a part of.
     pub fn find_held(&self, op: &str, sector: Option<u64>, nr_bytes: u64) -> Option<&TruthRequest> {
         self.held()
@@ -247,9 +258,14 @@ impl Known {
         found.min_by_key(|call| (call.tid != tid, call.enter_ns.abs_diff(at_ns)))
     }
 
-    /// How much of a call fell into what the fault held.
+    /// How much of a call fell into what the fault held and it can have waited
+    /// for: nobody returns before what he waits for.
     pub fn held_ns(&self, call: &CallRecord) -> u64 {
-        covered(self.held().map(span_of), (call.enter_ns, call.exit_ns))
+        let answered = self
+            .held()
+            .map(span_of)
+            .filter(|span| span.1 <= call.exit_ns);
+        covered(answered, (call.enter_ns, call.exit_ns))
     }
 
     /// How much of a call some request was in the disk, held or not.

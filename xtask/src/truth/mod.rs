@@ -15,6 +15,8 @@ mod held;
 mod known;
 mod layout;
 mod page;
+#[cfg(test)]
+mod planted;
 mod play;
 mod row;
 mod said;

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use super::draw::Kind;
 use super::row::{Check, Row, SlowAccount};
 
-/// Of slow syncs, half are to be explained at least to this share,
+/// Of what takes longer than a busy machine's scheduler may,
+const LONG_NS: u64 = 20_000_000;
+/// half are to be explained at least to this share,
 const MEDIAN: f64 = 0.97;
 /// and all but a twentieth to this.
 const FIFTH: f64 = 0.90;
@@ -55,7 +57,7 @@ impl<'a> Table<'a> {
     }
 
     fn is_explained(&self) -> bool {
-        let slow = self.slow();
+        let slow: Vec<&SlowAccount> = self.slow().into_iter().filter(is_measured).collect();
         if slow.is_empty() {
             return true;
         }
@@ -126,15 +128,21 @@ impl<'a> Table<'a> {
 
     fn render_slow(&self) -> String {
         let all = self.slow();
-        let is_faults = |slow: &&&SlowAccount| slow.held_ns * 2 >= slow.duration_ns;
-        let by_fault: Vec<&SlowAccount> = all.iter().filter(is_faults).copied().collect();
+        let of = |is_it: &dyn Fn(&&SlowAccount) -> bool| -> Vec<&SlowAccount> {
+            all.iter().copied().filter(|slow| is_it(slow)).collect()
+        };
+        let rows = [
+            ("20 ms and more, held by the fault", of(&is_measured)),
+            ("all held by the fault", of(&is_held)),
+            ("all", of(&|_| true)),
+        ];
         let mut text = String::from(
             "| slow syncs | by their callers | reported | with a breakdown | explained, median | 5th percentile |\n\
              |---|---:|---:|---:|---:|---:|\n",
         );
-        for (name, slow) in [("held by the fault", &by_fault), ("all", &all)] {
+        for (name, slow) in rows {
             let reported = slow.iter().filter(|slow| slow.is_reported).count();
-            let shares = shares(slow);
+            let shares = shares(&slow);
             let show = |at| quantile(&shares, at).map_or("—".into(), percent);
             text += &format!(
                 "| {name} | {} | {reported} | {} | {} | {} |\n",
@@ -200,6 +208,16 @@ fn render_line(name: &str, rows: &[&Row]) -> String {
     text + "\n"
 }
 
+/// At least half of its time was the fault's.
+fn is_held(slow: &&SlowAccount) -> bool {
+    slow.held_ns * 2 >= slow.duration_ns
+}
+
+/// What the shares are demanded of.
+fn is_measured(slow: &&SlowAccount) -> bool {
+    is_held(slow) && slow.duration_ns >= LONG_NS
+}
+
 fn shares(slow: &[&SlowAccount]) -> Vec<f64> {
     let mut shares: Vec<f64> = slow.iter().filter_map(|slow| slow.explained).collect();
     shares.sort_by(f64::total_cmp);
@@ -230,8 +248,8 @@ mod tests {
         });
         row.ask(Check::Found);
         row.slow = vec![SlowAccount {
-            duration_ns: 100,
-            held_ns: 90,
+            duration_ns: 100_000_000,
+            held_ns: 90_000_000,
             is_reported: true,
             explained: Some(0.99),
         }];

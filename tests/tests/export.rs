@@ -221,6 +221,11 @@ fn the_histogram_counts_every_sync_over_two_restarts_and_two_scrapers() {
         let infinite = sum(&last, bucket, &[("op", op), ("le", "+Inf")]);
         assert_eq!(infinite, Some(*calls), "{op}");
     }
+    // Calls on a file of a directory are that directory's.
+    for op in ["fsync", "fdatasync", "msync"] {
+        let elsewhere = sum(&last, COUNT, &[("op", op), ("log_dir", "none")]);
+        assert_eq!(elsewhere.unwrap_or(0), 0, "{op}");
+    }
     for disk in &disks {
         assert_nothing_failed(&last, disk.mountpoint().join("kafka").to_str().unwrap());
     }

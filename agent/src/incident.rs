@@ -84,6 +84,9 @@ pub struct Incident {
     /// What failed first.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first_victim: Option<FirstVictim>,
+    /// Data that could not be written or read, known before a sync said so.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub operations: Vec<IncidentOperation>,
     /// The syncs.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub syncs: Vec<IncidentSync>,
@@ -116,6 +119,9 @@ pub struct Totals {
     pub requests: u64,
     /// Storage lines.
     pub log_events: u64,
+    /// Files whose data was lost before a sync said so.
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub writebacks: u64,
 }
 
 /// The broker of an incident.
@@ -179,6 +185,41 @@ pub struct FirstVictim {
     pub op: String,
     /// When.
     pub time: String,
+}
+
+/// Something below the calls that failed, of one file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentOperation {
+    /// writeback, read
+    pub op: String,
+    /// Path.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// topic-partition.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub topic_partition: Option<String>,
+    /// Name of the errno.
+    pub errno: String,
+    /// When.
+    pub time: String,
+    /// Failed requests.
+    pub nr_failed: u64,
+    /// Who was told of it since; empty: nobody yet.
+    pub told: Vec<IncidentTold>,
+}
+
+/// A caller that was told of a writeback error.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentTold {
+    /// When.
+    pub time: String,
+    /// Process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// The call, where it is a broker's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub op: Option<String>,
 }
 
 /// A sync of an incident.

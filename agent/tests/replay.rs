@@ -283,6 +283,28 @@ fn late_error_says_how_late() {
 }
 
 #[test]
+fn late_error_is_reported_before_the_broker_knows_and_its_line_joins() {
+    let states: Vec<Incident> = story("late_error")
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Incident(incident) => Some(*incident),
+            _ => None,
+        })
+        .collect();
+    let (first, last) = (&states[0], &states[states.len() - 1]);
+    assert_eq!(first.updated, "2026-11-23T22:37:31.012000000Z");
+    assert!(first.syncs.is_empty() && first.reasons[0].contains("not yet told"));
+    assert_eq!(
+        first.operations[0].topic_partition.as_deref(),
+        Some("orders-0")
+    );
+    assert_eq!(first.requests[0].sector, Some(1_234_560));
+    assert!(states.iter().all(|state| state.id == first.id));
+    assert_eq!((last.syncs.len(), last.log_events.len()), (1, 1));
+    assert_eq!(last.operations[0].told[0].op.as_deref(), Some("fsync"));
+}
+
+#[test]
 fn stalls_of_one_device_are_one_incident_that_closes() {
     let incident = only_incident("stall");
     assert_eq!(
@@ -393,13 +415,18 @@ fn stories_without_a_finding_have_none() {
 
 #[test]
 fn error_before_the_agent_came_is_unknown() {
-    let incident = only_incident("blind");
+    let found = incidents(&story("blind"));
+    let incident = &found[0];
     assert_eq!(
         (incident.verdict, incident.cause, incident.confidence),
         (Verdict::Unknown, None, 0.0)
     );
     assert!(incident.reasons[0].contains("was not watching at that time"));
     assert_eq!(incident.log_events.len(), 2);
+    // A write that fails after that is a finding, but not the lines' explanation.
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[1].operations[0].op, "writeback");
+    assert!(found[1].log_events.is_empty());
 }
 
 #[test]

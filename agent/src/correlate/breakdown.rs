@@ -28,8 +28,7 @@ pub(crate) struct Evidence<'a> {
     /// Completed and outstanding ones; those outstanding end at the sync's exit.
     pub requests: &'a [RequestSpan],
     pub waits: &'a [WaitSpan],
-    /// Who asked for a flush may be unknown: no hook sees the journal, or the
-    /// sync is in flight and its commit, not being over, is not recorded yet.
+    /// Who asked for a flush may be unknown, since no hook sees the journal.
     pub is_journal_dark: bool,
 }
 

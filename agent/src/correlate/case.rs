@@ -8,6 +8,7 @@ use super::bounded::push_bounded;
 use super::join::Join;
 use super::line::LineFact;
 use super::stall::Stall;
+use super::writeback::Writeback;
 use crate::event::{RequestEvent, SyncEvent};
 use crate::incident::{Breakdown, Totals};
 
@@ -19,6 +20,8 @@ const MAX_LINES: usize = 20;
 const MAX_PARTITIONS: usize = 100;
 /// Requests told apart when counting; beyond it one may count twice.
 const MAX_COUNTED: usize = 4096;
+/// Files listed whose data was lost.
+pub(crate) const MAX_WRITEBACKS: usize = 64;
 /// Failed syncs that a late line can still be tied to.
 const MAX_SEEN: usize = 256;
 
@@ -55,11 +58,11 @@ impl Class {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub class: Class,
-    /// Broker slot; [`NO_SLOT`] for a stall, which is the device's.
+    /// Broker slot of lines only; [`NO_SLOT`] for what is the device's.
     pub broker: u16,
-    /// Root slot; [`NO_SLOT`] for a stall, and outside of every log directory.
+    /// Root slot of lines only, as above.
     pub root: u16,
-    /// Of a failure the file system's device, of a stall its first leaf disk.
+    /// Of stalls and I/O errors the first leaf disk, else the file system.
     pub dev: u32,
     pub origin: Origin,
 }
@@ -97,6 +100,20 @@ pub(crate) struct SyncFact {
 }
 
 impl SyncFact {
+    /// A sync that returned, of which nothing more is known.
+    pub(crate) fn new(sync: SyncEvent) -> Self {
+        Self {
+            sync,
+            in_flight: false,
+            confirmed: None,
+            stack: Vec::new(),
+            unseen_end: false,
+            join: None,
+            stall: None,
+            breakdown: None,
+        }
+    }
+
     pub(crate) fn duration_ns(&self) -> u64 {
         self.sync.exit_ns.saturating_sub(self.sync.enter_ns)
     }
@@ -109,6 +126,9 @@ impl SyncFact {
 /// What a line is compared with: one failed sync, in short.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub broker: u16,
+    /// Its log directory.
+    pub root_path: Option<String>,
     pub exit_ns: u64,
     pub errno: i32,
     pub topic_partition: Option<String>,
@@ -138,9 +158,15 @@ pub(crate) struct Case {
     pub syncs: Vec<SyncFact>,
     pub seen: VecDeque<Seen>,
     pub lines: Vec<LineFact>,
+    /// Files whose data was lost before a sync said so.
+    pub writebacks: VecDeque<Writeback>,
+    /// Failed journal or metadata requests that no sync was told of at once.
+    pub journal: Vec<RequestEvent>,
     pub first_victim: Option<(u64, String, String)>,
     pub partitions: BTreeSet<String>,
     pub brokers: BTreeSet<u16>,
+    /// Log directories, by root slot.
+    pub roots: BTreeSet<u16>,
     pub totals: Totals,
     counted: BTreeSet<(u64, u32, Option<u64>)>,
     /// Losses when it was opened.
@@ -158,6 +184,9 @@ impl Case {
     pub(crate) fn new(key: Key, id: String, first_ns: u64) -> Self {
         Self {
             brokers: BTreeSet::new(),
+            roots: BTreeSet::new(),
+            writebacks: VecDeque::new(),
+            journal: Vec::new(),
             broker: key.broker,
             root: key.root,
             key,
@@ -197,7 +226,7 @@ impl Case {
             return;
         }
         self.totals.syncs += 1;
-        self.brokers.insert(fact.sync.broker);
+        self.add_place(fact.sync.broker, fact.sync.root);
         if self.syncs.len() < MAX_LISTED {
             self.syncs.push(fact);
             return;
@@ -212,6 +241,14 @@ impl Case {
             && (fact.in_flight || fact.duration_ns() > known.duration_ns())
         {
             self.syncs[at] = fact;
+        }
+    }
+
+    /// Notes whose directory is concerned.
+    pub(crate) fn add_place(&mut self, broker: u16, root: u16) {
+        self.brokers.insert(broker);
+        if root != NO_SLOT {
+            self.roots.insert(root);
         }
     }
 
@@ -249,7 +286,14 @@ impl Case {
 
     /// All that failed were syncs of index files.
     pub(crate) fn is_index_only(&self) -> bool {
-        !self.seen.is_empty() && self.seen.iter().all(Seen::is_index)
+        let is_index = |lost: &Writeback| {
+            lost.path
+                .as_deref()
+                .is_some_and(|path| path.ends_with("index"))
+        };
+        !self.seen.is_empty()
+            && self.seen.iter().all(Seen::is_index)
+            && self.writebacks.iter().all(is_index)
     }
 
     /// Counts requests, each once however many syncs waited for it.
@@ -267,7 +311,7 @@ impl Case {
         self.syncs.iter().any(|fact| fact.in_flight)
     }
 
-    /// Requests of its syncs, each once, in order of completion.
+    /// Requests of its syncs and of lost data, each once, in order of completion.
     pub(crate) fn requests(&self) -> Vec<&RequestEvent> {
         let mut all: Vec<&RequestEvent> = self
             .syncs
@@ -276,6 +320,8 @@ impl Case {
                 let joined = fact.join.iter().flat_map(|join| &join.requests);
                 joined.chain(fact.stall.iter().flat_map(|stall| &stall.requests))
             })
+            .chain(self.writebacks.iter().flat_map(|lost| &lost.requests))
+            .chain(&self.journal)
             .collect();
         all.sort_by_key(|request| (request.complete_ns, request.dev, request.rq, request.sector));
         all.dedup_by_key(|request| (request.complete_ns, request.dev, request.rq, request.sector));

@@ -5,30 +5,29 @@
 
 use super::case::{Class, Key, NO_SLOT, Origin, Seen, SyncFact};
 use super::join::{How, join_failed};
+use super::memory::Memory;
 use super::output::Output;
+use super::world::World;
 use super::{Core, judge};
-use crate::event::{RequestEvent, SyncEvent, WbErrEvent};
-
-/// A failed write-back that no sync was told of is worth a notice after this.
-const UNTOLD_NS: u64 = 2_000_000_000;
-/// And again, for failures that come after this.
-const UNTOLD_AGAIN_NS: u64 = 60_000_000_000;
+use crate::event::{RequestEvent, SyncEvent};
 
 impl Core {
     pub(super) fn on_failed_sync(&mut self, sync: &SyncEvent, errno: i32, out: &mut Vec<Output>) {
-        let dev = self.world.dev_of(sync);
+        let dev = dev_of_failed(&self.world, &self.memory, sync);
         let disks = self.world.leaf_disks(dev);
-        let join = join_failed(sync, &disks, &self.memory);
-        let key = self.key_of_failure(sync, errno, dev);
+        let join = join_failed(sync, dev, &disks, &self.memory);
+        let key = self.failure_key(Class::of_errno(errno), dev);
         let file = self.world.kafka_file(&sync.names, sync.root);
         let seen = Seen {
+            broker: sync.broker,
+            root_path: self.world.root_path(sync.root).map(str::to_owned),
             exit_ns: sync.exit_ns,
             errno,
             topic_partition: file.as_ref().and_then(|file| file.topic_partition.clone()),
             path: file.as_ref().map(|file| file.path.clone()),
             file_kind: file.map(|file| file.kind),
         };
-        self.adopt_lines(&key, &seen);
+        self.adopt_lines(&key, sync, &seen);
         let victim = match &join.how {
             How::Late { .. } => join
                 .requests
@@ -36,11 +35,15 @@ impl Core {
                 .map(|request| (request.complete_ns, "writeback")),
             _ => Some((sync.exit_ns, sync.op.as_str())),
         };
-        self.notices.untold.remove(&sync.root);
+        self.tell_by_sync(sync);
         let in_flight_ended = self.end_of_tracked_stall(sync);
         let is_slow = sync.exit_ns.saturating_sub(sync.enter_ns) >= self.world.start.slow_ns;
         let breakdown = is_slow.then(|| self.measure_now(sync, None).breakdown);
-        let (case, _) = self.open_case(&key, victim.map_or(sync.exit_ns, |victim| victim.0));
+        let first_ns = victim.map_or(sync.exit_ns, |victim| victim.0);
+        let (case, is_new) = self.open_case(&key, first_ns);
+        if is_new {
+            (case.broker, case.root) = (sync.broker, sync.root);
+        }
         if let (Some(path), Some((time_ns, op))) = (&seen.path, victim) {
             case.add_victim(time_ns, path, op);
         }
@@ -50,14 +53,9 @@ impl Core {
         case.add_seen(seen);
         case.count_requests(&join.requests);
         case.add_sync(SyncFact {
-            sync: sync.clone(),
-            in_flight: false,
-            confirmed: None,
-            stack: Vec::new(),
-            unseen_end: false,
             join: Some(join),
-            stall: None,
             breakdown,
+            ..SyncFact::new(sync.clone())
         });
         self.attach_pending(&key);
         self.emit_or_mark(&key, out);
@@ -66,51 +64,53 @@ impl Core {
         }
     }
 
-    fn key_of_failure(&self, sync: &SyncEvent, errno: i32, dev: u32) -> Key {
-        let key = |class| Key {
+    /// One cause on one device is one case. An I/O error is the disk's, the rest
+    /// is the file system's.
+    pub(super) fn failure_key(&self, class: Class, s_dev: u32) -> Key {
+        let disk = self.world.leaf_disks(s_dev).first().copied();
+        let key = |class, dev| Key {
             class,
-            broker: sync.broker,
-            root: sync.root,
+            broker: NO_SLOT,
+            root: NO_SLOT,
             dev,
             origin: Origin::Syncs,
         };
-        // A file system that aborted its journal fails the next calls with EROFS.
-        let class = match Class::of_errno(errno) {
-            Class::ReadOnly if self.cases.contains_key(&key(Class::Io)) => Class::Io,
-            class => class,
-        };
-        key(class)
+        let of_disk = key(Class::Io, disk.unwrap_or(s_dev));
+        match class {
+            Class::Io => of_disk,
+            // A file system that aborted its journal fails the next calls with EROFS.
+            Class::ReadOnly if self.cases.contains_key(&of_disk) => of_disk,
+            class => key(class, s_dev),
+        }
     }
 
     /// A case made of lines becomes the case of the failure that explains them.
-    fn adopt_lines(&mut self, key: &Key, seen: &Seen) {
+    fn adopt_lines(&mut self, key: &Key, sync: &SyncEvent, seen: &Seen) {
         if self.cases.contains_key(key) {
             return;
         }
         let lines_key = self.cases.iter().find_map(|(lines_key, case)| {
             let is_candidate = lines_key.origin == Origin::Lines
-                && lines_key.broker == key.broker
-                && (lines_key.root == key.root || lines_key.root == NO_SLOT);
+                && lines_key.broker == sync.broker
+                && (lines_key.root == sync.root || lines_key.root == NO_SLOT);
             let mut trial = case.clone();
             trial.seen.clear();
             trial.add_seen(seen.clone());
-            let root = self.world.root_path(key.root);
             let ties = || {
                 case.lines
                     .iter()
-                    .any(|line| line.tie_to(&trial, root, true).is_some())
+                    .any(|line| line.tie_to(&trial, true).is_some())
             };
             (is_candidate && ties()).then(|| lines_key.clone())
         });
         if let Some(mut case) = lines_key.and_then(|lines_key| self.cases.remove(&lines_key)) {
             case.key = key.clone();
-            case.root = key.root;
+            case.root = sync.root;
             case.add_seen(seen.clone());
-            let root = self.world.root_path(key.root);
             let ties: Vec<_> = case
                 .lines
                 .iter()
-                .map(|line| line.tie_to(&case, root, true))
+                .map(|line| line.tie_to(&case, true))
                 .collect();
             for (line, tie) in case.lines.iter_mut().zip(ties) {
                 line.tie = tie.unwrap_or(line.tie);
@@ -126,29 +126,18 @@ impl Core {
             return;
         }
         let is_tied = self.rejoin(out);
+        let is_journal =
+            request.file_source == "blockdev" && !self.world.places_on(request.rdev).is_empty();
+        if is_journal && !is_tied {
+            self.on_lost_journal(request, out);
+        }
         let is_file_known =
             request.file.s_dev != 0 && matches!(request.file_source.as_str(), "page" | "direct");
         if is_tied || !is_file_known {
             return;
         }
         if request.root != NO_SLOT {
-            let path = self
-                .world
-                .kafka_file(&request.names, request.root)
-                .map(|file| file.path);
-            let untold =
-                self.notices
-                    .untold
-                    .entry(request.root)
-                    .or_insert_with(|| super::notices::Untold {
-                        first_ns: request.complete_ns,
-                        op: request.op.clone(),
-                        path: path.unwrap_or_else(|| format!("inode {}", request.file.ino)),
-                        disk: request.dev,
-                        count: 0,
-                        told: false,
-                    });
-            untold.count += 1;
+            self.on_lost_data(request, out);
         } else if self
             .notices
             .allow(&format!("foreign {}", request.dev), self.world.now_ns)
@@ -167,20 +156,16 @@ impl Core {
         }
     }
 
-    pub(super) fn on_wb_err(&mut self, wb_err: &WbErrEvent, out: &mut Vec<Output>) {
-        self.memory.remember_wb_err(wb_err);
-        self.rejoin(out);
-    }
-
     /// Joins again what had been joined poorly; true if anything improved.
-    fn rejoin(&mut self, out: &mut Vec<Output>) -> bool {
+    pub(super) fn rejoin(&mut self, out: &mut Vec<Output>) -> bool {
         let mut changed = Vec::new();
         for (key, case) in &mut self.cases {
             let mut found = Vec::new();
-            for fact in &mut case.syncs {
+            for fact in case.syncs.iter_mut().filter(|fact| fact.sync.ret < 0) {
                 let Some(old) = &fact.join else { continue };
-                let disks = self.world.leaf_disks(self.world.dev_of(&fact.sync));
-                let new = join_failed(&fact.sync, &disks, &self.memory);
+                let dev = dev_of_failed(&self.world, &self.memory, &fact.sync);
+                let disks = self.world.leaf_disks(dev);
+                let new = join_failed(&fact.sync, dev, &disks, &self.memory);
                 let (old_rank, new_rank) = (rank(&old.how), rank(&new.how));
                 if new_rank > old_rank
                     || new_rank == old_rank && new.requests.len() > old.requests.len()
@@ -198,35 +183,27 @@ impl Core {
         }
         !changed.is_empty()
     }
+}
 
-    pub(super) fn expire_failed_writeback(&mut self, out: &mut Vec<Output>) {
-        let now_ns = self.world.now_ns;
-        let mut texts = Vec::new();
-        for untold in self
-            .notices
-            .untold
-            .values_mut()
-            .filter(|untold| !untold.told)
-        {
-            if now_ns < untold.first_ns + UNTOLD_NS {
-                continue;
-            }
-            untold.told = true;
-            // Said again if failures go on: forgotten below after a while.
-            texts.push(format!(
-                "a {} of {} to {} failed ({} so far), and no sync of the broker was told of it yet: acknowledged data may not be on the disk",
-                untold.op,
-                untold.path,
-                self.world.disk_name(untold.disk),
-                untold.count,
-            ));
-        }
-        self.notices
-            .untold
-            .retain(|_, untold| now_ns < untold.first_ns + UNTOLD_AGAIN_NS);
-        for text in texts {
-            self.notice(out, "warn", text);
-        }
+/// The file system of a failed sync. One that aborted its journal fails calls
+/// before they name a file: then it is the one of the broker's that did so.
+fn dev_of_failed(world: &World, memory: &Memory, sync: &SyncEvent) -> u32 {
+    let dev = world.dev_of(sync);
+    let errno = i32::try_from(-sync.ret).unwrap_or(0);
+    if dev != 0 || !matches!(Class::of_errno(errno), Class::Io | Class::ReadOnly) {
+        return dev;
+    }
+    let mut aborted = world.file_systems_of(sync.broker);
+    aborted.retain(|&s_dev| {
+        memory.failed_fileless().any(|request| {
+            request.file_source == "blockdev"
+                && request.rdev == s_dev
+                && request.complete_ns <= sync.exit_ns
+        })
+    });
+    match aborted.as_slice() {
+        [s_dev] => *s_dev,
+        _ => 0,
     }
 }
 
@@ -242,7 +219,7 @@ fn rank(how: &How) -> u8 {
         How::Journal => 3,
         How::Counters => 2,
         How::WbErr { .. } => 1,
-        How::Nothing => 0,
+        How::Nothing | How::Silent { .. } => 0,
     }
 }
 

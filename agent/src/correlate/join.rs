@@ -39,6 +39,11 @@ pub(crate) enum How {
         /// Age of the failure when the call began, 0 = during it.
         by_ns: u64,
     },
+    /// It succeeded, although data of its file had been lost before.
+    Silent {
+        /// Age of the loss when the call began.
+        by_ns: u64,
+    },
     /// Nothing was seen below the call.
     Nothing,
 }
@@ -51,17 +56,24 @@ pub(crate) struct Join {
     pub requests: Vec<RequestEvent>,
 }
 
-/// Ties `sync`, whose file system lies on `disks`, to its cause.
-pub(crate) fn join_failed(sync: &SyncEvent, disks: &[u32], memory: &Memory) -> Join {
-    if sync.file.s_dev != 0 {
-        if let Some(join) = join_by_file(sync, &sync.file, memory) {
-            return join;
-        }
+/// Ties `sync`, whose file system `s_dev` lies on `disks`, to its cause.
+pub(crate) fn join_failed(sync: &SyncEvent, s_dev: u32, disks: &[u32], memory: &Memory) -> Join {
+    if sync.file.s_dev != 0
+        && let Some(join) = join_by_file(sync, &sync.file, memory)
+    {
+        return join;
+    }
+    if s_dev != 0 {
+        // An aborted journal leaves the file system read-only until it is
+        // mounted again: EROFS is told for as long.
+        let is_aborted = [libc::EROFS, libc::ESHUTDOWN]
+            .map(i64::from)
+            .contains(&-sync.ret);
         let journal = memory.failed_fileless().filter(|request| {
             request.file_source == "blockdev"
-                && request.rdev == sync.file.s_dev
+                && request.rdev == s_dev
                 && request.complete_ns <= sync.exit_ns + EDGE_NS
-                && request.complete_ns + JOURNAL_NS >= sync.enter_ns
+                && (is_aborted || request.complete_ns + JOURNAL_NS >= sync.enter_ns)
         });
         if let Some(join) = tied(How::Journal, journal) {
             return join;
@@ -96,10 +108,14 @@ pub(crate) fn join_failed(sync: &SyncEvent, disks: &[u32], memory: &Memory) -> J
 }
 
 fn join_by_file(sync: &SyncEvent, file: &FileId, memory: &Memory) -> Option<Join> {
+    // No room and a broken medium are told apart; other errnos become one another.
+    let is_no_space = -sync.ret == i64::from(libc::ENOSPC);
     let before_exit = || {
-        memory
-            .failed_of(file)
-            .filter(|request| request.complete_ns <= sync.exit_ns + EDGE_NS)
+        memory.failed_of(file).filter(|request| {
+            request.complete_ns <= sync.exit_ns + EDGE_NS
+                && request.op != "read"
+                && (request.errno == libc::ENOSPC) == is_no_space
+        })
     };
     if let Some(join) = tied(
         How::During,
@@ -136,7 +152,7 @@ fn wb_err_of<'a>(sync: &SyncEvent, file: &FileId, memory: &'a Memory) -> Option<
 
 /// errseq values compare without the "seen" flag (bit 12, ERRSEQ_SEEN), which
 /// is set by whoever samples the value in between.
-fn is_same_epoch(left: u32, right: u32) -> bool {
+pub(crate) fn is_same_epoch(left: u32, right: u32) -> bool {
     const ERRSEQ_SEEN: u32 = 1 << 12;
     left & !ERRSEQ_SEEN == right & !ERRSEQ_SEEN
 }
@@ -187,7 +203,7 @@ mod tests {
         wb_errs
             .iter()
             .for_each(|wb_err| memory.remember_wb_err(wb_err));
-        join_failed(sync, &[70], &memory).how
+        join_failed(sync, 7, &[70], &memory).how
     }
 
     #[test]

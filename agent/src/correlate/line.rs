@@ -80,40 +80,33 @@ impl LineFact {
         })
     }
 
-    /// Whether, and how surely, this line tells of `case`. `root_path` is the
-    /// directory of the case, `is_only` says that the broker has no other.
-    pub(crate) fn tie_to(
-        &self,
-        case: &Case,
-        root_path: Option<&str>,
-        is_only: bool,
-    ) -> Option<Tie> {
+    /// Whether, and how surely, this line tells of `case`. `is_only` says that
+    /// no other case concerns the broker.
+    pub(crate) fn tie_to(&self, case: &Case, is_only: bool) -> Option<Tie> {
         let storage = &self.event.storage;
-        if case.broker != self.event.broker || !self.is_io_exception() {
+        if !case.brokers.contains(&self.event.broker) || !self.is_io_exception() {
             return None;
         }
-        let inside = |path: &str| {
-            root_path.is_some_and(|root| {
-                path.trim_end_matches('/')
-                    .strip_prefix(root)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
-        };
         let dir = storage.dir.as_deref().map(|dir| dir.trim_end_matches('/'));
         let named = dir.or(storage.file.as_deref().filter(|file| file.starts_with('/')));
-        // "all log dirs in D1, D2 have failed"
-        let in_list = dir.is_some_and(|dir| dir.split(", ").any(inside));
-        if named.is_some_and(|path| !inside(path)) && !in_list {
-            return None;
-        }
+        // Of the directory that the line names, or of one of a list: "all log
+        // dirs in D1, D2 have failed".
+        let is_named = |seen: &Seen| {
+            let inside = |path: &str| is_inside(path, seen.root_path.as_deref());
+            named.is_none_or(inside) || dir.is_some_and(|dir| dir.split(", ").any(inside))
+        };
         let is_near = |seen: &&Seen| {
-            self.mono_ns + BEFORE_NS >= seen.exit_ns
+            seen.broker == self.event.broker
+                && is_named(seen)
+                && self.mono_ns + BEFORE_NS >= seen.exit_ns
                 && self.mono_ns <= seen.exit_ns + AFTER_NS
                 && self.arrival_ns + BEFORE_NS >= seen.exit_ns
                 && storage.errno.is_none_or(|errno| errno == seen.errno)
         };
         let mut near = case.seen.iter().filter(is_near).peekable();
-        near.peek()?;
+        if near.peek().is_none() {
+            return self.tells_of_lost_data(case).then_some(Tie::Exact);
+        }
         let is_exact = |seen: &Seen| match (&storage.topic_partition, &storage.file) {
             _ if storage.kind == StorageEventKind::ProcessAppendError && !seen.is_index() => false,
             (Some(partition), _) => seen.topic_partition.as_ref() == Some(partition),
@@ -129,4 +122,29 @@ impl LineFact {
         let may_guess = self.role() != EventRole::Primary || storage.topic_partition.is_none();
         (may_guess && is_only).then_some(Tie::Broker)
     }
+    /// It names a partition or file whose writeback failed earlier, however
+    /// much: the sync between the two was not seen.
+    fn tells_of_lost_data(&self, case: &Case) -> bool {
+        let storage = &self.event.storage;
+        self.role() == EventRole::Primary
+            && case.writebacks.iter().any(|lost| {
+                let is_named = match (&storage.topic_partition, &storage.file) {
+                    (Some(partition), _) => lost.topic_partition.as_ref() == Some(partition),
+                    (None, Some(file)) => lost.path.as_ref() == Some(file),
+                    (None, None) => false,
+                };
+                is_named
+                    && lost.broker == self.event.broker
+                    && lost.first_ns <= self.mono_ns + BEFORE_NS
+                    && storage.errno.is_none_or(|errno| errno == lost.errno)
+            })
+    }
+}
+
+fn is_inside(path: &str, root: Option<&str>) -> bool {
+    root.is_some_and(|root| {
+        path.trim_end_matches('/')
+            .strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }

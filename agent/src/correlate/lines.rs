@@ -90,12 +90,12 @@ impl Core {
     fn best_case(&self, line: &LineFact) -> Option<(Tie, Key)> {
         let failures = || self.cases.iter().filter(|(key, _)| is_failure(key));
         let is_only = failures()
-            .filter(|(_, case)| case.broker == line.event.broker)
+            .filter(|(_, case)| case.brokers.contains(&line.event.broker))
             .count()
             == 1;
         failures()
             .filter_map(|(key, case)| {
-                let tie = line.tie_to(case, self.world.root_path(case.root), is_only)?;
+                let tie = line.tie_to(case, is_only)?;
                 Some((tie, case.last_ns, key))
             })
             .max_by_key(|(tie, last_ns, _)| (*tie, *last_ns))
@@ -186,7 +186,8 @@ impl Core {
             origin,
         };
         let (case, _) = self.open_case(&key, line.mono_ns.max(1));
-        case.brokers.insert(line.event.broker);
+        (case.broker, case.root) = (line.event.broker, root);
+        case.add_place(line.event.broker, root);
         case.last_ns = case.last_ns.max(line.mono_ns);
         case.add_line(line);
         self.emit_or_mark(&key, out);
@@ -195,12 +196,19 @@ impl Core {
     fn is_followed_by(&self, case: &Case, line: &LineFact, origin: Origin) -> bool {
         let storage = &line.event.storage;
         let is_same_time = (case.key.origin == Origin::History) == (origin == Origin::History);
-        let is_same_dir = match (&storage.dir, self.world.root_path(case.root)) {
-            (Some(dir), Some(root)) => dir.split(", ").any(|dir| dir.trim_end_matches('/') == root),
+        let roots: Vec<&str> = case
+            .roots
+            .iter()
+            .filter_map(|&root| self.world.root_path(root))
+            .collect();
+        let is_same_dir = match &storage.dir {
+            Some(dirs) if !roots.is_empty() => dirs
+                .split(", ")
+                .any(|dir| roots.contains(&dir.trim_end_matches('/'))),
             _ => true,
         };
         case.key.class != Class::Stall
-            && case.broker == line.event.broker
+            && case.brokers.contains(&line.event.broker)
             && is_same_time
             && is_same_dir
             && line.mono_ns.abs_diff(case.last_ns) <= CONSEQUENCE_NS

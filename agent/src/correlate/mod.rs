@@ -22,6 +22,7 @@ mod stalls;
 #[cfg(test)]
 mod tests;
 pub(crate) mod world;
+pub(crate) mod writeback;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,6 +36,7 @@ use memory::Memory;
 use notices::Notices;
 use rate::Rates;
 use world::World;
+use writeback::Held;
 
 /// Cases kept; a host with more broken pairs of directory and cause than this
 /// has one cause that this tool does not see.
@@ -49,10 +51,12 @@ pub struct Core {
     memory: Memory,
     rates: Rates,
     notices: Notices,
+    held: Held,
     cases: BTreeMap<Key, Case>,
     pending: VecDeque<LineFact>,
     findings: u64,
     forgotten_cases: u64,
+    forgotten_writebacks: u64,
     stopped: bool,
 }
 
@@ -71,10 +75,12 @@ impl Core {
             memory: Memory::new(),
             rates: Rates::default(),
             notices: Notices::default(),
+            held: Held::default(),
             cases: BTreeMap::new(),
             pending: VecDeque::new(),
             findings: 0,
             forgotten_cases: 0,
+            forgotten_writebacks: 0,
             stopped: false,
         }
     }
@@ -111,7 +117,7 @@ impl Core {
             Event::Request(request) => self.on_request(request, &mut out),
             Event::Spans(spans) => self.memory.recorder.remember(spans, stamped.mono_ns),
             Event::WbErr(wb_err) => self.on_wb_err(wb_err, &mut out),
-            Event::WbTell(_) => {}
+            Event::WbTell(tell) => self.on_wb_tell(tell),
             Event::InFlight(in_flight) => self.on_in_flight(in_flight, &mut out),
             Event::BrokerLog(event) => self.on_broker_log(event, stamped.mono_ns, &mut out),
             Event::LogFile {
@@ -179,7 +185,7 @@ impl Core {
     fn on_tick(&mut self, out: &mut Vec<Output>) {
         self.expire_lines(out);
         self.expire_in_flight(out);
-        self.expire_failed_writeback(out);
+        self.say_lost_data(out);
         let now_ns = self.world.now_ns;
         let due: Vec<Key> = self
             .cases
@@ -196,6 +202,8 @@ impl Core {
     /// Nothing more can come: what was held back is said now, so that the
     /// summary and the end stand below it.
     fn say_the_rest(&mut self, out: &mut Vec<Output>) {
+        self.held.release();
+        self.say_lost_data(out);
         self.flush_lines(out);
         let dirty: Vec<Key> = self
             .cases
@@ -217,7 +225,10 @@ impl Core {
         self.say_the_rest(out);
         let mut lost = self.world.lost();
         for (class, count) in [
-            ("evidence_forgotten", self.memory.dropped()),
+            (
+                "evidence_forgotten",
+                self.memory.dropped() + self.forgotten_writebacks,
+            ),
             ("incidents_forgotten", self.forgotten_cases),
             ("spans_overwritten", self.memory.recorder.missed()),
             ("spans_forgotten", self.memory.recorder.forgotten()),

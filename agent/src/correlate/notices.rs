@@ -11,30 +11,16 @@ use super::output::Output;
 const EVERY_NS: u64 = 60_000_000_000;
 const MAX_TOPICS: usize = 256;
 
-/// Failed write-back in a log directory that no sync was told of.
-#[derive(Debug)]
-pub(super) struct Untold {
-    pub first_ns: u64,
-    pub op: String,
-    pub path: String,
-    pub disk: u32,
-    pub count: u64,
-    pub told: bool,
-}
-
 /// See the module's comment.
 #[derive(Debug)]
 pub(super) struct Notices {
     said: Lru<String, Option<u64>>,
-    /// By root slot.
-    pub untold: BTreeMap<u16, Untold>,
 }
 
 impl Default for Notices {
     fn default() -> Self {
         Self {
             said: Lru::new(MAX_TOPICS),
-            untold: BTreeMap::new(),
         }
     }
 }

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
-use super::bounded::push_bounded;
-use crate::event::{RequestSpan, SpansEvent, WaitSpan};
+use super::bounded::{Lru, push_bounded};
+use crate::event::{FileId, RequestSpan, SpansEvent, WaitSpan};
 
 /// Requests kept, all disks together: a busy disk's last seconds at some 1 MB.
 const MAX_REQUESTS: usize = 4096;
 /// Commits, checkpoints, locks kept.
 const MAX_WAITS: usize = 1024;
+/// Files whose names are kept.
+const MAX_NAMES: usize = 512;
 /// Gaps kept.
 const MAX_GAPS: usize = 16;
 /// Older ones could only explain a call that hung as long; they go uncounted.
@@ -33,14 +35,34 @@ impl Gap {
 }
 
 /// See the module's comment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Recorder {
     requests: VecDeque<RequestSpan>,
     waits: VecDeque<WaitSpan>,
+    /// Waits that still went on when last looked at.
+    open: Vec<WaitSpan>,
+    names: Lru<FileId, Vec<String>>,
     gaps: VecDeque<Gap>,
+    read_ns: u64,
     overwritten: u64,
     missed: u64,
     forgotten: u64,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            requests: VecDeque::new(),
+            waits: VecDeque::new(),
+            open: Vec::new(),
+            names: Lru::new(MAX_NAMES),
+            gaps: VecDeque::new(),
+            read_ns: 0,
+            overwritten: 0,
+            missed: 0,
+            forgotten: 0,
+        }
+    }
 }
 
 impl Recorder {
@@ -52,7 +74,12 @@ impl Recorder {
         while (self.waits.front()).is_some_and(|wait| wait.end_ns < oldest_ns) {
             self.waits.pop_front();
         }
-        self.note_gap(event);
+        self.note_gap(event, now_ns);
+        self.open.clone_from(&event.open);
+        self.open.truncate(MAX_WAITS);
+        for file in &event.files {
+            self.names.touch(&file.file).clone_from(&file.names);
+        }
         for request in &event.requests {
             let is_full = push_bounded(&mut self.requests, request.clone(), MAX_REQUESTS);
             self.forgotten += u64::from(is_full);
@@ -63,23 +90,31 @@ impl Recorder {
         }
     }
 
-    /// It is a ring: what was overwritten lies between what was read before and
-    /// the oldest of what is left.
-    fn note_gap(&mut self, event: &SpansEvent) {
+    /// What was overwritten ended after the last read and before the time since
+    /// which the record is whole.
+    fn note_gap(&mut self, event: &SpansEvent, now_ns: u64) {
+        let from_ns = std::mem::replace(&mut self.read_ns, now_ns);
         let count = event.overwritten.saturating_sub(self.overwritten);
         self.overwritten = self.overwritten.max(event.overwritten);
-        if count == 0 {
-            return;
+        if count > 0 && event.whole_since_ns > from_ns {
+            let gap = Gap {
+                from_ns,
+                to_ns: event.whole_since_ns,
+                count,
+                is_missed: false,
+            };
+            push_bounded(&mut self.gaps, gap, MAX_GAPS);
         }
-        let known = self.requests.iter().map(|request| request.complete_ns);
-        let left = event.requests.iter().map(|request| request.complete_ns);
-        let gap = Gap {
-            from_ns: known.max().unwrap_or(0),
-            to_ns: left.min().unwrap_or(u64::MAX),
-            count,
-            is_missed: false,
-        };
-        push_bounded(&mut self.gaps, gap, MAX_GAPS);
+    }
+
+    /// Waits that went on when last looked at, which was at the last tick.
+    pub(crate) fn open_waits(&self) -> impl Iterator<Item = &WaitSpan> {
+        self.open.iter()
+    }
+
+    /// Names of a file, its own first.
+    pub(crate) fn names_of(&self, file: &FileId) -> Option<&[String]> {
+        self.names.get(file).map(Vec::as_slice)
     }
 
     /// Requests, about in order of completion.
@@ -125,7 +160,7 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    fn spans(complete_ns: &[u64], overwritten: u64) -> SpansEvent {
+    fn spans(complete_ns: &[u64], overwritten: u64, whole_since_ns: u64) -> SpansEvent {
         let requests = complete_ns.iter().map(|&complete_ns| RequestSpan {
             complete_ns,
             ..RequestSpan::default()
@@ -133,6 +168,7 @@ mod tests {
         SpansEvent {
             requests: requests.collect(),
             overwritten,
+            whole_since_ns,
             ..SpansEvent::default()
         }
     }
@@ -140,8 +176,8 @@ mod tests {
     #[test]
     fn overwritten_spans_are_a_loss_only_to_a_sync_of_their_time() {
         let mut recorder = Recorder::default();
-        recorder.remember(&spans(&[100], 0), 100);
-        recorder.remember(&spans(&[500, 600], 7), 600);
+        recorder.remember(&spans(&[100], 0, 0), 100);
+        recorder.remember(&spans(&[500, 600], 7, 450), 600);
         assert!(recorder.has_gap(50, 400) && !recorder.has_gap(500, 600));
         recorder.miss(550, 600);
         assert_eq!(recorder.missed(), 0);
@@ -154,10 +190,10 @@ mod tests {
     fn memory_is_bounded_and_only_early_forgetting_is_counted() {
         let mut recorder = Recorder::default();
         let many: Vec<u64> = (1..=5_000).collect();
-        recorder.remember(&spans(&many, 0), 5_000);
+        recorder.remember(&spans(&many, 0, 0), 5_000);
         assert_eq!(recorder.requests().count(), MAX_REQUESTS);
         assert_eq!(recorder.forgotten(), 904);
-        recorder.remember(&spans(&[], 0), 2 * KEPT_NS);
+        recorder.remember(&spans(&[], 0, 0), 2 * KEPT_NS);
         assert_eq!(recorder.requests().count(), 0);
         assert_eq!(recorder.forgotten(), 904);
     }

@@ -77,6 +77,8 @@ pub(crate) struct Scene<'a> {
     pub moved_bytes: u64,
     /// See [`Evidence`].
     pub is_journal_dark: bool,
+    /// It has not returned.
+    pub is_in_flight: bool,
     /// Requests that have not completed.
     pub outstanding: &'a [InFlightRequest],
 }
@@ -109,15 +111,22 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
     overlapping.extend(outstanding.iter().map(|request| RequestSpan {
         dev: request.dev,
         op: request.op.clone(),
+        flags: request.flags.clone(),
         issue_ns: request.issue_ns,
         complete_ns: sync.exit_ns,
         ..RequestSpan::default()
     }));
-    let waits: Vec<WaitSpan> = memory
+    let mut waits: Vec<WaitSpan> = memory
         .recorder
         .waits(sync.enter_ns, sync.exit_ns)
         .cloned()
         .collect();
+    if scene.is_in_flight {
+        waits.extend(memory.recorder.open_waits().map(|wait| WaitSpan {
+            end_ns: sync.exit_ns,
+            ..wait.clone()
+        }));
+    }
     let parts = partition(&Evidence {
         sync,
         s_dev: scene.s_dev,
@@ -201,7 +210,9 @@ fn worth_showing(
             let reported = memory
                 .slow()
                 .find(|known| is_same(request, &span_of(known)));
-            reported.cloned().unwrap_or_else(|| event_of(request))
+            reported
+                .cloned()
+                .unwrap_or_else(|| event_of(request, memory))
         })
         .collect()
 }
@@ -231,8 +242,10 @@ fn span_of(request: &RequestEvent) -> RequestSpan {
     }
 }
 
-fn event_of(span: &RequestSpan) -> RequestEvent {
+fn event_of(span: &RequestSpan, memory: &Memory) -> RequestEvent {
+    let names = memory.recorder.names_of(&span.file);
     RequestEvent {
+        names: names.unwrap_or_default().to_vec(),
         dev: span.dev,
         op: span.op.clone(),
         flags: span.flags.clone(),

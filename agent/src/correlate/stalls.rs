@@ -75,6 +75,9 @@ impl Core {
     }
 
     pub(super) fn on_finished_sync(&mut self, sync: &SyncEvent, out: &mut Vec<Output>) {
+        if sync.ret == 0 && self.on_silent_success(sync, out) {
+            return;
+        }
         let duration_ns = sync.exit_ns.saturating_sub(sync.enter_ns);
         let stall = self.measure_now(sync, None);
         let known = self
@@ -102,14 +105,8 @@ impl Core {
         };
         case.count_requests(&stall.requests);
         case.add_sync(SyncFact {
-            sync: sync.clone(),
-            in_flight: false,
-            confirmed: None,
-            stack: Vec::new(),
-            unseen_end: false,
-            join: None,
             stall: Some(stall),
-            breakdown: None,
+            ..SyncFact::new(sync.clone())
         });
         // Of many that return together the last one, or one a second, speaks.
         let is_last = !case.has_in_flight();
@@ -135,7 +132,8 @@ impl Core {
             disks: &disks,
             rate: self.rates.of_disks(&disks),
             moved_bytes: self.rates.moved(&disks, sync.enter_ns, sync.exit_ns),
-            is_journal_dark: outstanding.is_some() || !self.world.sees_journal(),
+            is_journal_dark: !self.world.sees_journal(),
+            is_in_flight: outstanding.is_some(),
             outstanding: outstanding.unwrap_or_default(),
         };
         measure(sync, &scene, &self.memory)
@@ -205,6 +203,7 @@ impl Core {
                     rate: old.rate,
                     moved_bytes: old.moved_bytes,
                     is_journal_dark: !self.world.sees_journal(),
+                    is_in_flight: false,
                     outstanding: &[],
                 };
                 let mut new = measure(sync, &scene, &self.memory);
@@ -274,14 +273,8 @@ impl Core {
     fn show_slow(&self, sync: &SyncEvent, stall: &Stall, duration_ns: u64) -> SlowSync {
         let dev = self.world.dev_of(sync);
         let fact = SyncFact {
-            sync: sync.clone(),
-            in_flight: false,
-            confirmed: None,
-            stack: Vec::new(),
-            unseen_end: false,
-            join: None,
             stall: Some(stall.clone()),
-            breakdown: None,
+            ..SyncFact::new(sync.clone())
         };
         let mut why: Vec<String> = name_parts(&stall.breakdown)
             .into_iter()

@@ -4,6 +4,7 @@
 
 pub mod errno;
 mod exit;
+mod lost;
 mod report;
 pub mod rules;
 mod steps;
@@ -20,9 +21,10 @@ pub(crate) fn stand(case: &Case, world: &World) -> String {
     let judgement = verdict::judge(case, world);
     let lines = !case.lines.is_empty();
     format!(
-        "{:?} {:?} {lines} {} {}",
+        "{:?} {:?} {lines} {} {} {}",
         judgement.verdict,
         judgement.cause,
+        case.syncs.is_empty(),
         case.has_in_flight(),
         case.is_open
     )

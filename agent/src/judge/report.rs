@@ -3,6 +3,7 @@
 //! the steps are `steps`'.
 
 use super::errno::errno_name;
+use super::lost::show_operations;
 use super::steps::next_steps;
 use super::verdict::judge;
 use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
@@ -42,6 +43,7 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
                 op: op.clone(),
                 time: world.rfc3339(*time_ns),
             }),
+        operations: show_operations(case, world),
         syncs: case
             .syncs
             .iter()
@@ -67,7 +69,9 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
 /// A line may be from before boot, which the monotonic clock cannot tell.
 fn begin_of(case: &Case, world: &World) -> String {
     match case.lines.first() {
-        Some(line) if case.syncs.is_empty() => rfc3339(line.realtime_ns),
+        Some(line) if case.syncs.is_empty() && case.writebacks.is_empty() => {
+            rfc3339(line.realtime_ns)
+        }
         _ => world.rfc3339(case.first_ns),
     }
 }
@@ -75,8 +79,13 @@ fn begin_of(case: &Case, world: &World) -> String {
 /// The file system that a case is about.
 fn fs_dev_of(case: &Case, world: &World) -> u32 {
     let of_sync = case.syncs.first().map(|fact| world.dev_of(&fact.sync));
+    let of_lost = || {
+        let of_file = case.writebacks.front().map(|lost| lost.file.s_dev);
+        of_file.or_else(|| case.journal.first().map(|request| request.rdev))
+    };
     of_sync
         .filter(|&dev| dev != 0)
+        .or_else(of_lost)
         .unwrap_or_else(|| world.dev_of_root(case.root))
 }
 

@@ -3,12 +3,14 @@
 //! only state what was seen; their rule is cited behind them.
 
 use super::errno::{errno_name, is_filesystem_damage};
+use super::lost::{rule_of_lost, tell_journal, tell_lost};
 use super::rules::{Rule, find_adjustment, find_rule};
 use crate::correlate::case::{Case, Class, Origin, SyncFact};
 use crate::correlate::join::{How, Join};
 use crate::correlate::line::Tie;
 use crate::correlate::stall::Stall;
 use crate::correlate::world::World;
+use crate::correlate::writeback::Writeback;
 use crate::event::RequestEvent;
 use crate::incident::{Cause, Verdict};
 use crate::sink::breakdown::tell_breakdown;
@@ -25,26 +27,30 @@ pub(crate) struct Judgement {
 
 /// Judges `case`.
 pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
-    let mut found: Vec<(&'static Rule, &SyncFact)> = case
-        .syncs
-        .iter()
-        .filter_map(|fact| Some((rule_of(fact, world)?, fact)))
-        .collect();
+    let mut found = findings(case, world);
     // Stable: of equally sure ones the first sync speaks.
     found.sort_by(|left, right| right.0.confidence.total_cmp(&left.0.confidence));
-    let Some((rule, fact)) = found.first() else {
+    let Some((rule, finding)) = found.first() else {
         return judge_lines(case, world);
     };
-    let mut reasons = vec![cite(&tell_sync(fact, world), rule.id)];
-    if let Some(stall) = &fact.stall {
+    let mut reasons = vec![cite(&finding.tell(world), rule.id)];
+    let fact = match finding {
+        Finding::Sync(fact) => Some(*fact),
+        Finding::Lost(_) | Finding::Journal(_) => None,
+    };
+    if let Some((fact, stall)) = fact.and_then(|fact| Some((fact, fact.stall.as_ref()?))) {
         reasons.extend(tell_unexplained(fact, stall));
     }
     let mut cited = vec![rule.id];
-    for (other, fact) in &found[1..] {
+    for (other, finding) in &found[1..] {
         if !cited.contains(&other.id) {
             cited.push(other.id);
-            reasons.push(cite(&format!("also, {}", tell_sync(fact, world)), other.id));
+            reasons.push(cite(&format!("also, {}", finding.tell(world)), other.id));
         }
+    }
+    match case.totals.writebacks {
+        0 | 1 => {}
+        count => reasons.push(format!("data of {count} files was lost in this way")),
     }
     reasons.extend(tell_lines(case));
     if case.is_index_only() {
@@ -61,6 +67,37 @@ pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
         confidence: (confidence * 100.0).round() / 100.0,
         reasons,
     }
+}
+
+/// What a rule holds for.
+enum Finding<'a> {
+    Sync(&'a SyncFact),
+    Lost(&'a Writeback),
+    Journal(&'a RequestEvent),
+}
+
+impl Finding<'_> {
+    fn tell(&self, world: &World) -> String {
+        match self {
+            Self::Sync(fact) => tell_sync(fact, world),
+            Self::Lost(lost) => tell_lost(lost, world),
+            Self::Journal(request) => tell_journal(request, world),
+        }
+    }
+}
+
+fn findings<'a>(case: &'a Case, world: &World) -> Vec<(&'static Rule, Finding<'a>)> {
+    let mut found: Vec<(&'static Rule, Finding<'a>)> = case
+        .syncs
+        .iter()
+        .filter_map(|fact| Some((rule_of(fact, world)?, Finding::Sync(fact))))
+        .collect();
+    if let Some(request) = case.journal.first().filter(|_| found.is_empty()) {
+        found.push((find_rule("J1"), Finding::Journal(request)));
+    }
+    let lost = case.writebacks.iter();
+    found.extend(lost.map(|lost| (find_rule(rule_of_lost(lost)), Finding::Lost(lost))));
+    found
 }
 
 fn cite(text: &str, id: &str) -> String {
@@ -88,6 +125,10 @@ fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
 
 fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
     let errno = errno_of(fact);
+    if matches!(join.how, How::Silent { .. }) {
+        return "E16";
+    }
+    let is_shut = [libc::EROFS, libc::ESHUTDOWN].contains(&errno);
     match Class::of_errno(errno) {
         Class::Application => return "E15",
         Class::NoSpace => return "E9",
@@ -112,6 +153,7 @@ fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
             by_errseq: false, ..
         } => "E3",
         How::Flush => "E4",
+        How::Journal if is_shut => "E17",
         How::Journal => "E5",
         How::Counters => "E6",
         How::WbErr {
@@ -120,7 +162,7 @@ fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
         } => "E9",
         _ if is_filesystem_damage(errno) => "E12",
         How::WbErr { .. } => "E13",
-        How::Nothing => "E14",
+        How::Nothing | How::Silent { .. } => "E14",
     }
 }
 
@@ -139,6 +181,9 @@ fn name_call(fact: &SyncFact, world: &World) -> String {
 
 fn tell_sync(fact: &SyncFact, world: &World) -> String {
     let call = name_call(fact, world);
+    if let Some(join) = fact.join.as_ref().filter(|_| fact.sync.ret >= 0) {
+        return format!("{call} succeeded, {}", tell_join(join, world));
+    }
     if let Some(join) = &fact.join {
         let failed = format!("{call} failed with {}", errno_name(errno_of(fact)));
         return format!("{failed}, {}", tell_join(join, world));
@@ -221,11 +266,15 @@ fn tell_join(join: &Join, world: &World) -> String {
                 String::new()
             }
         ),
+        How::Silent { by_ns } => format!(
+            "although {} before it {first}: that data is lost, and the error was told to nobody or to another call",
+            show_ns(*by_ns)
+        ),
         How::Nothing => "and nothing was seen to fail below it".to_owned(),
     }
 }
 
-fn tell_request(request: &RequestEvent, world: &World) -> String {
+pub(super) fn tell_request(request: &RequestEvent, world: &World) -> String {
     let disk = world.disk_name(request.dev);
     let place = match request.sector {
         Some(sector) => format!(
@@ -261,7 +310,7 @@ fn tell_lines(case: &Case) -> Option<String> {
     })
 }
 
-fn adjustments(case: &Case, fact: &SyncFact, world: &World) -> Vec<(&'static str, String)> {
+fn adjustments(case: &Case, fact: Option<&SyncFact>, world: &World) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     if !case.lost.is_empty() {
         let classes: Vec<String> = case
@@ -271,22 +320,17 @@ fn adjustments(case: &Case, fact: &SyncFact, world: &World) -> Vec<(&'static str
             .collect();
         found.push(("A1", format!("evidence was lost: {}", classes.join(", "))));
     }
-    let spans = fact
-        .join
-        .as_ref()
-        .is_some_and(|join| join.requests.iter().all(|request| request.spans_files));
-    if spans
-        && fact
-            .join
-            .as_ref()
-            .is_some_and(|join| !join.requests.is_empty())
-    {
+    let join = fact.and_then(|fact| fact.join.as_ref());
+    let spans_files = join.is_some_and(|join| {
+        !join.requests.is_empty() && join.requests.iter().all(|request| request.spans_files)
+    });
+    if spans_files {
         found.push((
             "A2",
             "the failed request carried pages of several files".to_owned(),
         ));
     }
-    if fact.in_flight && fact.confirmed.is_none() {
+    if fact.is_some_and(|fact| fact.in_flight && fact.confirmed.is_none()) {
         found.push((
             "A3",
             "/proc could not confirm that the thread is still in the call".to_owned(),
@@ -298,7 +342,13 @@ fn adjustments(case: &Case, fact: &SyncFact, world: &World) -> Vec<(&'static str
             format!("hook {} is missing: {}", hook.name, hook.reason),
         ));
     }
-    if fact.unseen_end {
+    let is_unnamed = fact.is_some_and(|fact| {
+        fact.sync.file.s_dev == 0 && join.is_some_and(|join| join.how == How::Journal)
+    });
+    if is_unnamed {
+        found.push(("A6", "the call failed before its file was named".to_owned()));
+    }
+    if fact.is_some_and(|fact| fact.unseen_end) {
         found.push((
             "A5",
             "the call has ended, but its return was not seen".to_owned(),

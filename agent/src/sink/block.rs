@@ -6,7 +6,8 @@ use super::breakdown::show_breakdown;
 use super::text::Style;
 use super::units::{show_bytes, show_ns};
 use crate::incident::{
-    Incident, IncidentDevice, IncidentLogEvent, IncidentRequest, IncidentSync, Verdict,
+    Incident, IncidentDevice, IncidentLogEvent, IncidentOperation, IncidentRequest, IncidentSync,
+    Verdict,
 };
 
 /// Parts of one kind printed in full; the rest is counted.
@@ -70,6 +71,10 @@ pub(super) fn body(incident: &Incident, style: &Style) -> Vec<String> {
             .syncs
             .iter()
             .all(|sync| sync.path.as_ref() != Some(&first.path))
+            && incident
+                .operations
+                .iter()
+                .all(|lost| lost.path.as_ref() != Some(&first.path))
     }) {
         lines.push(row(
             "first",
@@ -106,12 +111,23 @@ pub(super) fn tree(incident: &Incident, style: &Style) -> Vec<String> {
         incident.log_events.len().min(MAX_SHOWN),
         "line",
     );
-    if incident.log_events.is_empty() && !incident.syncs.is_empty() {
+    if incident.log_events.is_empty()
+        && !(incident.syncs.is_empty() && incident.operations.is_empty())
+    {
         lines.push(row(
             "line",
             "none: the broker printed nothing about this so far",
         ));
     }
+    for operation in incident.operations.iter().take(MAX_SHOWN) {
+        lines.push(operation_line(operation, style));
+    }
+    more(
+        &mut lines,
+        incident.totals.writebacks,
+        incident.operations.len().min(MAX_SHOWN),
+        "file",
+    );
     for sync in incident.syncs.iter().take(MAX_SHOWN) {
         lines.extend(sync_lines(sync, style));
     }
@@ -130,7 +146,9 @@ pub(super) fn tree(incident: &Incident, style: &Style) -> Vec<String> {
         incident.requests.len().min(MAX_SHOWN),
         "request",
     );
-    if incident.requests.is_empty() && !incident.syncs.is_empty() {
+    if incident.requests.is_empty()
+        && !(incident.syncs.is_empty() && incident.operations.is_empty())
+    {
         lines.push(row("  └ request", "none seen"));
     }
     lines
@@ -216,6 +234,33 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
         lines.push(row("", &format!("waits in {}", stack.join(" ← "))));
     }
     lines
+}
+
+pub(super) fn operation_line(operation: &IncidentOperation, style: &Style) -> String {
+    let target = operation.path.as_deref().unwrap_or("of an unknown file");
+    let mut text = format!(
+        "{} {} {} = {}",
+        style.clock(&operation.time),
+        operation.op,
+        clean(target),
+        style.bad(&operation.errno)
+    );
+    if let Some(partition) = &operation.topic_partition {
+        text += &format!(", partition {}", clean(partition));
+    }
+    let told: Vec<String> = operation
+        .told
+        .iter()
+        .map(|told| format!("{} (pid {})", clean(&told.comm), told.pid))
+        .collect();
+    if operation.op == "writeback" {
+        text += &if told.is_empty() {
+            format!(", {}", style.bad("nobody told yet"))
+        } else {
+            format!(", told: {}", told.join(", "))
+        };
+    }
+    row("└ lost", &text)
 }
 
 pub(super) fn sync_target(sync: &IncidentSync) -> String {

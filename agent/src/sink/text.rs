@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::block::{
-    body, clean, headline, log_event, request_line, row, sync_lines, sync_target, tree,
-    verdict_word,
+    body, clean, headline, log_event, operation_line, request_line, row, sync_lines, sync_target,
+    tree, verdict_word,
 };
 use super::units::{parse_zone, show_clock, show_ns, show_time};
 use crate::correlate::{BrokerSeen, Output, SlowSync, Started, Stopped, SummaryOutput};
@@ -216,6 +216,7 @@ impl TextSink {
             ("sync", before.totals.syncs, now.totals.syncs),
             ("request", before.totals.requests, now.totals.requests),
             ("line", before.totals.log_events, now.totals.log_events),
+            ("lost file", before.totals.writebacks, now.totals.writebacks),
         ];
         let counts: Vec<String> = counts
             .iter()
@@ -230,7 +231,9 @@ impl TextSink {
                 format!("{now} {what}{plural}{more}")
             })
             .collect();
-        let is_turned = before.verdict != now.verdict || before.cause != now.cause;
+        let is_turned = before.verdict != now.verdict
+            || before.cause != now.cause
+            || before.syncs.is_empty() != now.syncs.is_empty();
         let was = if before.verdict == now.verdict {
             String::new()
         } else {
@@ -253,6 +256,9 @@ impl TextSink {
         }
         for event in now.log_events.iter().skip(before.log_events.len()) {
             lines.extend(log_event(event, &self.style));
+        }
+        for operation in now.operations.iter().skip(before.operations.len()) {
+            lines.push(operation_line(operation, &self.style));
         }
         for sync in &now.syncs {
             let known = before
@@ -340,11 +346,12 @@ fn broker_lines(broker: &BrokerSeen) -> Vec<String> {
         .map_or("no log followed".to_owned(), |file| {
             format!("log {}", clean(file))
         });
-    let mut lines = vec![format!(
-        "broker {name}, pid {}, log.dirs {}, {log}",
-        broker.pid,
-        clean(&broker.log_dirs.join(", "))
-    )];
+    let dirs = if broker.log_dirs.is_empty() {
+        "no log.dir known".to_owned()
+    } else {
+        format!("log.dirs {}", clean(&broker.log_dirs.join(", ")))
+    };
+    let mut lines = vec![format!("broker {name}, pid {}, {dirs}, {log}", broker.pid)];
     lines.extend(broker.notes.iter().map(|note| format!("  {}", clean(note))));
     lines
 }

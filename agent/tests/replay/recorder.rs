@@ -75,7 +75,7 @@ fn commit() -> Vec<Stamped> {
             wait("commit", SDB1, 612, 1_100, 2_610),
             wait("lock", 0, 4301, 2_640, 2_690),
         ],
-        overwritten: 0,
+        ..SpansEvent::default()
     }));
     stream.push(Event::Sync(SyncEvent {
         flush_asked_ns: 0,

@@ -120,34 +120,43 @@ pub fn status_words(raw: i32, is_errno: bool) -> Status {
 }
 
 /// Name of an errno as programs print it; the number where there is no name.
+#[must_use]
 pub fn errno_name(errno: i32) -> String {
-    match errno {
-        libc::EIO => "EIO",
-        libc::ENOSPC => "ENOSPC",
-        libc::EDQUOT => "EDQUOT",
-        libc::EROFS => "EROFS",
-        libc::ENODATA => "ENODATA",
-        libc::ETIMEDOUT => "ETIMEDOUT",
-        libc::ENOLINK => "ENOLINK",
-        libc::EREMOTEIO => "EREMOTEIO",
-        libc::EBADE => "EBADE",
-        libc::EILSEQ => "EILSEQ",
-        libc::ENOMEM => "ENOMEM",
-        libc::EAGAIN => "EAGAIN",
-        libc::EBUSY => "EBUSY",
-        libc::EBADF => "EBADF",
-        libc::EINVAL => "EINVAL",
-        libc::EINTR => "EINTR",
-        libc::ENODEV => "ENODEV",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
+    let name = match errno {
         libc::EPERM => "EPERM",
+        libc::ENOENT => "ENOENT",
+        libc::EINTR => "EINTR",
+        libc::EIO => "EIO",
+        libc::ENXIO => "ENXIO",
+        libc::EBADF => "EBADF",
+        libc::EAGAIN => "EAGAIN",
+        libc::ENOMEM => "ENOMEM",
         libc::EACCES => "EACCES",
-        libc::EREMCHG => "EREMCHG",
-        libc::EUCLEAN => "EUCLEAN",
+        libc::EFAULT => "EFAULT",
+        libc::EBUSY => "EBUSY",
+        libc::ENODEV => "ENODEV",
+        libc::EINVAL => "EINVAL",
         libc::EFBIG => "EFBIG",
+        libc::ENOSPC => "ENOSPC",
+        libc::EROFS => "EROFS",
+        libc::EDEADLK => "EDEADLK",
+        libc::EBADE => "EBADE",
+        libc::ENODATA => "ENODATA",
+        libc::ETIME => "ETIME",
+        libc::ENOLINK => "ENOLINK",
+        libc::EBADMSG => "EBADMSG",
+        libc::EREMCHG => "EREMCHG",
+        libc::EILSEQ => "EILSEQ",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::ESHUTDOWN => "ESHUTDOWN",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::ESTALE => "ESTALE",
+        libc::EUCLEAN => "EUCLEAN",
+        libc::EREMOTEIO => "EREMOTEIO",
+        libc::EDQUOT => "EDQUOT",
         other => return format!("errno({other})"),
-    }
-    .to_owned()
+    };
+    name.to_owned()
 }
 
 #[cfg(test)]
@@ -159,6 +168,22 @@ mod tests {
         assert_eq!(status_words(17, false).name, "blk_status(17)");
         assert_eq!(status_words(10, false).name, "IOERR");
         assert_eq!(status_words(7, false).errno, libc::ENODATA);
+    }
+
+    #[test]
+    fn an_errno_that_is_not_known_keeps_its_number() {
+        assert_eq!(errno_name(libc::EIO), "EIO");
+        assert_eq!(errno_name(9_999), "errno(9999)");
+    }
+
+    /// A kernel that gives an errno alone must not turn one into a number that
+    /// the table of statuses has a name for.
+    #[test]
+    fn every_errno_of_a_status_has_a_name() {
+        for (status, errno) in STATUSES {
+            let is_known = errno == 0 || !errno_name(errno).starts_with("errno(");
+            assert!(is_known, "{status}: errno {errno}");
+        }
     }
 
     #[test]

@@ -11,12 +11,15 @@ use prometheus::proto::{
 };
 
 use super::{
-    labels::{SYNC_OPS, Values, block_op_name, sync_op_name, with},
+    labels::{SYNC_OPS, Values, with},
     names::{self, Kind, Metric},
     source::Snapshot,
     state::State,
 };
-use crate::histogram::{Totals, to_prometheus_buckets};
+use crate::{
+    decode::{req_op_name, sync_op_name},
+    histogram::{Totals, to_prometheus_buckets},
+};
 
 impl State {
     /// All metrics that have a value.
@@ -39,7 +42,7 @@ impl State {
                 .iter()
                 .map(move |(labels, totals)| (with(labels, stage), totals))
         });
-        let flush = block_op_name(req_op::FLUSH);
+        let flush = req_op_name(req_op::FLUSH);
         let flushes = self
             .device
             .by_labels
@@ -93,14 +96,14 @@ impl State {
         for root in &self.last.roots {
             if let Some(place) = self.places.sync(root.broker, root.slot, root.s_dev) {
                 for op in SYNC_OPS {
-                    syncs.insert(with(&place, sync_op_name(op.into())), (0.0, 0.0));
+                    syncs.insert(with(&place, sync_op_name(op)), (0.0, 0.0));
                 }
             }
         }
         for row in &self.last.in_flight {
             if let Some(place) = self.places.sync(row.broker, row.root, row.s_dev) {
                 let sum = syncs
-                    .entry(with(&place, sync_op_name(row.op.into())))
+                    .entry(with(&place, sync_op_name(row.op)))
                     .or_default();
                 *sum = (sum.0 + row.count as f64, sum.1.max(row.oldest_seconds));
             }

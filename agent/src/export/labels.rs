@@ -30,29 +30,6 @@ pub const SYNC_OPS: [u8; 5] = [
 /// Request operations that exist from the start.
 pub const BLOCK_OPS: [u8; 4] = [req_op::READ, req_op::WRITE, req_op::FLUSH, req_op::DISCARD];
 
-/// Name of a sync operation.
-pub fn sync_op_name(op: u32) -> String {
-    match u8::try_from(op) {
-        Ok(sync::op::FSYNC) => "fsync".into(),
-        Ok(sync::op::FDATASYNC) => "fdatasync".into(),
-        Ok(sync::op::MSYNC) => "msync".into(),
-        Ok(sync::op::SYNC_FILE_RANGE) => "sync_file_range".into(),
-        Ok(sync::op::SYNCFS) => "syncfs".into(),
-        _ => format!("op({op})"),
-    }
-}
-
-/// Name of a request operation.
-pub fn block_op_name(op: u8) -> String {
-    match op {
-        req_op::READ => "read".into(),
-        req_op::WRITE => "write".into(),
-        req_op::FLUSH => "flush".into(),
-        req_op::DISCARD => "discard".into(),
-        _ => format!("op({op})"),
-    }
-}
-
 #[derive(Debug)]
 struct BrokerLabels {
     cluster_id: String,

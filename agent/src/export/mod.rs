@@ -29,7 +29,6 @@ use prometheus::{Registry, TextEncoder};
 pub use self::{
     collector::SourceCollector,
     http::{DEFAULT_LISTEN, bind, serve},
-    labels::{block_op_name, sync_op_name},
     names::{ALL, KNOWN_ERRNOS, KNOWN_STATUSES, Kind, Metric},
     process::ProcessCollector,
     source::{

@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use fsyncscope_abi::{hist::HistKey, loss::Loss};
 
 use super::{
-    labels::{BLOCK_OPS, Places, SYNC_OPS, Values, block_op_name, sync_op_name, with},
+    labels::{BLOCK_OPS, Places, SYNC_OPS, Values, with},
     names::{KNOWN_ERRNOS, KNOWN_STATUSES},
     source::Snapshot,
     tracked::{TrackedCounters, TrackedHists},
 };
-use crate::incident::{Cause, Verdict};
+use crate::{
+    decode::{req_op_name, sync_op_name},
+    incident::{Cause, Verdict},
+};
 
 /// Totals since the agent started, and the last snapshot for what is a state.
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ impl State {
         for (key, hist) in &snapshot.hists {
             if let Some(place) = self.places.sync(key.broker, key.root, key.s_dev) {
                 self.syncs
-                    .absorb(*key, hist, with(&place, sync_op_name(key.op)));
+                    .absorb(*key, hist, with(&place, sync_op_name(key.op as u8)));
             }
         }
         for row in &snapshot.block_hists {
@@ -73,7 +76,7 @@ impl State {
         for row in &snapshot.sync_errors {
             let key = (row.broker, row.root, row.s_dev, row.op, row.errno.clone());
             if let Some(place) = self.places.sync(row.broker, row.root, row.s_dev) {
-                let labels = with(&with(&place, sync_op_name(row.op.into())), &row.errno);
+                let labels = with(&with(&place, sync_op_name(row.op)), &row.errno);
                 self.sync_errors.absorb(key, row.total, labels);
             }
         }
@@ -124,7 +127,7 @@ impl State {
                 continue;
             };
             for op in SYNC_OPS {
-                let labels = with(&place, sync_op_name(op.into()));
+                let labels = with(&place, sync_op_name(op));
                 for errno in KNOWN_ERRNOS {
                     self.sync_errors.ensure(with(&labels, *errno));
                 }
@@ -165,7 +168,7 @@ impl State {
 }
 
 fn block_labels(places: &Places, dev: u32, op: u8) -> Values {
-    vec![places.device(dev), block_op_name(op)]
+    vec![places.device(dev), req_op_name(op)]
 }
 
 fn verdict_labels(verdict: Verdict, cause: Option<Cause>) -> Values {

@@ -133,7 +133,7 @@ impl<R: Read> CaptureReader<R> {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),
                 Ok(0) => return Err(Broken::Cut("its last line is not whole".to_owned())),
                 Ok(count) => self.buffer.extend(&chunk[..count]),
-                Err(error) => return Err(Broken::Cut(error.to_string())),
+                Err(error) => return Err(Broken::Cut(explain(&error))),
             }
         }
     }
@@ -186,6 +186,18 @@ fn is_some_event(line: &[u8]) -> bool {
     serde_json::from_slice::<AnyEvent>(line).is_ok_and(|any| !any.ev.is_empty())
 }
 
+/// The decoder's own words are for its developers.
+fn explain(error: &io::Error) -> String {
+    let text = error.to_string();
+    if error.raw_os_error().is_some() {
+        text
+    } else if text.contains("UnexpectedEof") || text.contains("failed to fill whole buffer") {
+        "it breaks off within a zstd frame".to_owned()
+    } else {
+        "a zstd frame is damaged".to_owned()
+    }
+}
+
 enum Broken {
     TooLong,
     Cut(String),
@@ -230,7 +242,7 @@ impl<R: Read> Source<R> {
                         return Ok(0);
                     }
                     let decoder = StreamingDecoder::new(source)
-                        .map_err(|error| io::Error::other(format!("frame header: {error}")))?;
+                        .map_err(|error| io::Error::other(format!("frame header: {error:?}")))?;
                     *frames = Some(Frame::Inside(Box::new(decoder)));
                 }
                 Some(Frame::Inside(mut decoder)) => match decoder.read(out)? {

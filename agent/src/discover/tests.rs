@@ -54,7 +54,10 @@ fn broker_is_found_with_all_its_facts() {
         (42, 4200, 4_026_531_841)
     );
     assert_eq!(broker.node_id.as_deref(), Some("7"), "--override wins");
-    assert_eq!(broker.notes, [] as [&str; 0]);
+    assert_eq!(
+        broker.notes,
+        ["log.dir /data/missing is not watched: open /data/missing: no such file or directory"]
+    );
     assert_eq!(broker.cluster_id.as_deref(), Some("LabCluster"));
     assert_eq!(broker.version.as_deref(), Some("3.9.2"));
     assert_eq!(broker.timezone.as_deref(), Some("Europe/Vienna"));

@@ -180,8 +180,10 @@ async fn run(
 ) -> Option<String> {
     // Held so that the child lives as long as this task.
     let _child = child;
+    let mut is_broken = false;
     while let Some(record) = rx.recv().await {
         if stdin.write_all(&record).await.is_err() {
+            is_broken = true;
             break;
         }
         counts
@@ -198,7 +200,13 @@ async fn run(
         match next_said(&mut said).await {
             Some(SinkSaid::Opened) => {}
             Some(SinkSaid::Done) => return None,
-            Some(SinkSaid::Failed { why }) => return Some(why),
+            Some(SinkSaid::Failed { why }) => {
+                // The end of the run may be days away.
+                if is_broken {
+                    log::error!("{why}; going on without it");
+                }
+                return Some(why);
+            }
             None => return Some("helper ended".to_owned()),
         }
     }

@@ -295,7 +295,14 @@ impl Live {
             }
             Input::Device(dev, Err(why)) => {
                 let (major, minor) = decode_dev(dev);
-                log::warn!("resolve device {major}:{minor}: {why}");
+                // Numbers with major 0 have no disk by nature; the broker's notes
+                // name the file system.
+                let level = if major == 0 {
+                    log::Level::Info
+                } else {
+                    log::Level::Warn
+                };
+                log::log!(level, "resolve device {major}:{minor}: {why}");
                 self.shared
                     .tables()
                     .unresolved

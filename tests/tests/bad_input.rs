@@ -58,7 +58,9 @@ fn assert_refused(output: &Output, words: &[&str]) {
     let errors: Vec<&str> = text.lines().filter(|l| l.starts_with("error: ")).collect();
     assert_eq!(errors.len(), 1, "{text}");
     assert!(
-        !text.contains("os error") && !text.contains("panicked"),
+        !["os error", "panicked", "Error("]
+            .iter()
+            .any(|w| text.contains(w)),
         "{text}"
     );
     for word in words {

@@ -3,27 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use fsyncscope::event::{
-    Counters, Event, FileId, InFlightEvent, InFlightRequest, InFlightSync, RequestEvent, Stamped,
-    SyncEvent, WbErrEvent,
-};
+use fsyncscope::event::{Counters, Event, FileId, RequestEvent, Stamped, SyncEvent, WbErrEvent};
 
-use super::streams::{
-    BEGIN_NS, MS, NO_ROOT, SDB, SDB1, SERVER_LOG, Stream, failed_write, fsync, names, slow_flush,
-};
+use super::streams::{BEGIN_NS, MS, NO_ROOT, SDB1, SERVER_LOG, Stream, failed_write, fsync, names};
 
 /// Every story by name.
 pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
     let mut all = vec![
-        ("eio", eio()),
+        ("partition", partition()),
         ("late_error", late_error()),
-        ("stall", stall()),
-        ("hang", hang()),
-        ("index", index()),
-        ("bystander", bystander()),
-        ("noise", noise()),
+        ("untrue_lines", untrue_lines()),
         ("blind", blind()),
-        ("big", big()),
         ("rotated", rotated()),
         ("out_of_order", out_of_order()),
         ("journal", journal()),
@@ -43,7 +33,8 @@ const EIO_STACK: [&str; 3] = [
 ];
 const STOPPING_LINE: &str = "WARN [ReplicaManager broker=1] Stopping serving replicas in dir /var/lib/kafka/d1 (kafka.server.ReplicaManager)";
 
-fn eio() -> Vec<Stamped> {
+/// A log directory on a partition of a disk with a serial.
+fn partition() -> Vec<Stamped> {
     let mut stream = Stream::new();
     stream.ticks_until(1_000);
     stream
@@ -99,127 +90,8 @@ fn late_error() -> Vec<Stamped> {
     stream.ticks_until(41_000).stop()
 }
 
-fn stall() -> Vec<Stamped> {
-    let mut stream = Stream::new();
-    stream.ticks_until(1_000);
-    for round in 0..3u64 {
-        let begin = 1_000 + round * 2_000;
-        stream.ticks_until(begin + 1_500);
-        stream
-            .at(begin + 1_503)
-            .push(Event::Request(slow_flush(begin + 3, begin + 1_503)));
-        stream.push(Event::Sync(fsync(begin, begin + 1_504, 0)));
-        let checkpoint = SyncEvent {
-            tid: 4310,
-            comm: "kafka-scheduler".to_owned(),
-            file: FileId {
-                s_dev: SDB1,
-                ino: 140 + round,
-            },
-            names: ["recovery-point-offset-checkpoint.tmp", "d1", "kafka"]
-                .map(str::to_owned)
-                .to_vec(),
-            ..fsync(begin + 10, begin + 1_505, 0)
-        };
-        stream.push(Event::Sync(checkpoint));
-    }
-    stream.ticks_until(19_000).stop()
-}
-
-fn hang() -> Vec<Stamped> {
-    let mut stream = Stream::new();
-    stream.ticks_until(1_000);
-    for quarter in 1..80u64 {
-        let now = 1_000 + quarter * 250;
-        stream.at(now).push(Event::Tick);
-        stream.push(Event::InFlight(InFlightEvent {
-            syncs: vec![InFlightSync {
-                sync: fsync(1_000, now, 0),
-                confirmed: Some(true),
-                stack: [
-                    "submit_bio_wait",
-                    "blkdev_issue_flush",
-                    "ext4_sync_file",
-                    "do_fsync",
-                ]
-                .map(str::to_owned)
-                .to_vec(),
-            }],
-            requests: vec![InFlightRequest {
-                rq: 0xffff_8880_0000_2000 + 1_003,
-                dev: SDB,
-                op: "flush".to_owned(),
-                issue_ns: BEGIN_NS + 1_003 * MS,
-                ..InFlightRequest::default()
-            }],
-        }));
-    }
-    stream
-        .at(21_003)
-        .push(Event::Request(slow_flush(1_003, 21_003)));
-    stream.at(21_004).push(Event::Sync(fsync(1_000, 21_004, 0)));
-    stream.ticks_until(33_000).stop()
-}
-
-fn index() -> Vec<Stamped> {
-    let mut stream = Stream::new();
-    stream.ticks_until(1_000);
-    let file = FileId {
-        s_dev: SDB1,
-        ino: 132,
-    };
-    let request = RequestEvent {
-        file: file.clone(),
-        names: names("00000000000000000000.index"),
-        nr_bytes: 4_096,
-        ..failed_write(1_004, 1_012)
-    };
-    stream.at(1_012).push(Event::Request(request));
-    let sync = SyncEvent {
-        op: "msync".to_owned(),
-        file,
-        names: names("00000000000000000000.index"),
-        arg1: 10_485_760,
-        ..fsync(1_003, 1_014, -5)
-    };
-    stream.at(1_014).push(Event::Sync(sync));
-    let stack = [
-        "java.io.UncheckedIOException: java.io.IOException: Input/output error (msync with parameter MS_SYNC failed)",
-    ];
-    stream.at(1_030).line(
-        1_016,
-        "ERROR [ReplicaManager broker=1] Error processing append operation on partition orders-0 (kafka.server.ReplicaManager)",
-        &stack,
-        false,
-    );
-    stream.ticks_until(4_000).stop()
-}
-
-/// Errors of others in the same second: on the same disk, on another one.
-fn bystander() -> Vec<Stamped> {
-    let mut stream = Stream::new();
-    stream.ticks_until(1_000);
-    let foreign = RequestEvent {
-        file: FileId {
-            s_dev: SDB1,
-            ino: 9_999,
-        },
-        names: ["backup.tar", "home"].map(str::to_owned).to_vec(),
-        root: NO_ROOT,
-        ..failed_write(1_004, 1_012)
-    };
-    stream.at(1_012).push(Event::Request(foreign.clone()));
-    stream.push(Event::Request(RequestEvent {
-        dev: 8 << 20 | 48,
-        sector: Some(8),
-        ..foreign
-    }));
-    stream.at(1_350).push(Event::Sync(fsync(1_001, 1_350, 0)));
-    stream.ticks_until(4_000).stop()
-}
-
 /// Lines that speak of storage and cannot be true.
-fn noise() -> Vec<Stamped> {
+fn untrue_lines() -> Vec<Stamped> {
     let mut stream = Stream::new();
     stream.ticks_until(1_000);
     let foreign_dir = FLUSH_LINE.replace("/var/lib/kafka/d1", "/tmp/elsewhere");
@@ -239,47 +111,6 @@ fn blind() -> Vec<Stamped> {
         .at(1_012)
         .push(Event::Request(failed_write(1_004, 1_012)));
     stream.ticks_until(4_000).stop()
-}
-
-/// 1 GiB at 100 MB/s, with a second of cached writes before it.
-fn big() -> Vec<Stamped> {
-    const RATE: u64 = 100_000_000;
-    let mut stream = Stream::new();
-    let mut written = 0;
-    let sync = |now_ms: u64, nr_bytes| SyncEvent {
-        delta: Counters {
-            nr_requests: nr_bytes / 1_048_576,
-            nr_bytes,
-            ..Counters::default()
-        },
-        ..fsync(2_000, now_ms, 0)
-    };
-    for quarter in 0..51u64 {
-        let now = quarter * 250;
-        stream.at(now).push(Event::Tick);
-        if quarter % 4 == 0 {
-            stream.push(Event::DiskBytes {
-                written: BTreeMap::from([(SDB, written)]),
-            });
-        }
-        if now > 2_000 {
-            stream.push(Event::InFlight(InFlightEvent {
-                syncs: vec![InFlightSync {
-                    sync: sync(now, (now - 2_000) * RATE / 1_000),
-                    confirmed: Some(true),
-                    stack: Vec::new(),
-                }],
-                requests: Vec::new(),
-            }));
-        }
-        if now >= 1_000 {
-            written += RATE / 4;
-        }
-    }
-    stream
-        .at(12_740)
-        .push(Event::Sync(sync(12_740, 1_073_741_824)));
-    stream.ticks_until(16_000).stop()
 }
 
 fn rotated() -> Vec<Stamped> {

@@ -262,22 +262,3 @@ pub fn failed_write(issue_ms: u64, complete_ms: u64) -> RequestEvent {
         ..RequestEvent::default()
     }
 }
-
-/// A flush of sdb that took its time.
-pub fn slow_flush(issue_ms: u64, complete_ms: u64) -> RequestEvent {
-    RequestEvent {
-        rq: 0xffff_8880_0000_2000 + issue_ms,
-        op: "flush".to_owned(),
-        flags: vec!["preflush".to_owned()],
-        sector: None,
-        nr_bytes: 0,
-        status: "OK".to_owned(),
-        errno: 0,
-        file_source: "flush".to_owned(),
-        file: FileId::default(),
-        names: Vec::new(),
-        root: NO_ROOT,
-        nr_errors: 0,
-        ..failed_write(issue_ms, complete_ms)
-    }
-}

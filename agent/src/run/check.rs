@@ -129,6 +129,10 @@ fn unproven(name: &str) -> &'static str {
         "not tried: it would flush a whole file system"
     } else if name.ends_with("wb_err") {
         "until the first writeback error"
+    } else if name.starts_with("jbd2_") || name.starts_with("ext4_fc") {
+        "until a journal does so"
+    } else if name == "lock_contention" {
+        "until a sync waits for a lock"
     } else {
         "until the first sync on such a file system"
     }

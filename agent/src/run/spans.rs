@@ -116,8 +116,12 @@ impl Spans {
         }
         let mut event = self.read(maps, since_ns);
         event.open = open;
-        let going_on = maps.open_waits.iter().filter_map(Result::ok);
-        for (_, wait) in going_on.filter(|(_, wait)| (1..now_ns).contains(&wait.start_ns)) {
+        let journals = maps.filesystems.iter().filter_map(Result::ok);
+        let threads = maps.fast_commits.iter().filter_map(Result::ok);
+        let waits = journals
+            .flat_map(|(_, fs)| [fs.commit, fs.checkpoint])
+            .chain(threads.map(|(_, wait)| wait));
+        for wait in waits.filter(|wait| (1..now_ns).contains(&wait.start_ns)) {
             event.open.push(event::WaitSpan {
                 end_ns: now_ns,
                 ..decode_wait_span(&wait)

@@ -11,6 +11,7 @@ use fsyncscope_abi::{
     block::{BlockHist, FlushState, block_hist_key, req_op},
     hist::{Hist, HistKey, NR_BUCKETS},
     keys::{InodeKey, Target},
+    span::FsState,
     sync::op,
 };
 
@@ -200,9 +201,11 @@ impl Tables {
         maps.roots
             .insert(&key, &(slot as u32), 0)
             .context("watch a directory: insert into ROOTS")?;
-        maps.filesystems
-            .insert(&dir.s_dev, &1, 0)
-            .context("watch a file system: insert into FILESYSTEMS")?;
+        create(
+            maps.filesystems
+                .insert(&dir.s_dev, &FsState::default(), NO_EXIST),
+        )
+        .context("watch a file system: insert into FILESYSTEMS")?;
         for op in [op::FSYNC, op::MSYNC] {
             let key = HistKey {
                 s_dev: dir.s_dev,

@@ -72,6 +72,7 @@ mod user {
         hist::Hist,
         span::RequestSpan,
         span::WaitSpan,
+        span::FsState,
         facts::Facts,
     );
 }

@@ -117,17 +117,33 @@ pub struct WaitSpan {
     pub logging_ns: u64,
 }
 
-/// Value of OPEN_WAITS (key: [`open_wait_key`]): a wait that may be going on.
-/// The entry stays; `start_ns == 0` means that nothing is.
+/// A wait that may be going on. The place stays; `start_ns == 0` means that
+/// nothing is.
 pub type OpenWait = WaitSpan;
 
-/// Key of OPEN_WAITS: a commit or checkpoint by its file system, a fast commit by
-/// its thread.
-#[inline(always)]
-pub const fn open_wait_key(kind: u16, id: u32) -> u64 {
-    (kind as u64) << 32 | id as u64
+/// Value of FILESYSTEMS (key: s_dev as u32): what its journal does now.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FsState {
+    /// The commit that goes on.
+    pub commit: OpenWait,
+    /// The checkpoint that goes on.
+    pub checkpoint: OpenWait,
 }
 
 const _: () = assert!(size_of::<RequestSpan>() == 96);
 const _: () = assert!(size_of::<WaitSpan>() == 64);
 const _: () = assert!(align_of::<RequestSpan>() == 8);
+const _: () = {
+    let small = span_pages(2);
+    assert!(small.0 == MAX_REQUEST_PAGES && small.1 == MAX_WAIT_PAGES);
+    let mut nr_cpus = 1;
+    while nr_cpus <= 1024 {
+        let (requests, waits) = span_pages(nr_cpus);
+        assert!(requests.is_power_of_two() && waits.is_power_of_two());
+        let bytes = requests as usize * size_of::<[RequestSpan; SPANS_PER_PAGE]>()
+            + waits as usize * size_of::<[WaitSpan; SPANS_PER_PAGE]>();
+        assert!(bytes * nr_cpus <= MAX_SPAN_BYTES);
+        nr_cpus *= 2;
+    }
+};

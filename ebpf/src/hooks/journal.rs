@@ -17,17 +17,17 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_ANY,
+    bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use fsyncscope_abi::span::{OpenWait, open_wait_key, wait_kind};
+use fsyncscope_abi::span::{FsState, OpenWait, wait_kind};
 
 use crate::{
     hooks::{files::open_sync, spans::wait_span},
     kernel::{fact, read::probe},
-    maps::{FILESYSTEMS, OPEN_WAITS},
+    maps::{FAST_COMMITS, FILESYSTEMS},
 };
 
 /// A field of a classic tracepoint's record. By the helper: the verifier wants
@@ -37,23 +37,23 @@ fn field<T: Copy + Default>(ctx: &TracePointContext, offset: u32) -> T {
     probe(ctx.as_ptr() as u64, offset)
 }
 
-/// The event's file system if it is watched, else 0.
+/// The event's file system, if it is watched.
 #[inline(always)]
-fn watched(ctx: &TracePointContext) -> u32 {
-    let s_dev = field::<u32>(ctx, fact!(trace_journal_dev));
-    // SAFETY: read only.
-    if fact!(watch_all) != 0 || unsafe { FILESYSTEMS.get(&s_dev) }.is_some() {
-        s_dev
-    } else {
-        0
+fn watched<'a>(ctx: &TracePointContext) -> Option<(u32, &'a mut FsState)> {
+    let s_dev = field(ctx, fact!(trace_journal_dev));
+    let mut state = FILESYSTEMS.get_ptr_mut(&s_dev);
+    if state.is_none() && fact!(watch_all) != 0 {
+        let _ = FILESYSTEMS.insert(&s_dev, &FsState::default(), u64::from(BPF_NOEXIST));
+        state = FILESYSTEMS.get_ptr_mut(&s_dev);
     }
+    // SAFETY: a live map value; a journal commits and checkpoints one at a time.
+    Some((s_dev, unsafe { &mut *state? }))
 }
 
-/// Notes that a wait begins.
+/// A wait that begins.
 #[inline(always)]
-fn begin(kind: u16, id: u32, s_dev: u32, seq: u32) {
-    let key = open_wait_key(kind, id);
-    let fresh = OpenWait {
+fn begin(kind: u16, s_dev: u32, seq: u32) -> OpenWait {
+    OpenWait {
         // SAFETY: the helper has no preconditions.
         start_ns: unsafe { bpf_ktime_get_ns() },
         kind,
@@ -61,32 +61,25 @@ fn begin(kind: u16, id: u32, s_dev: u32, seq: u32) {
         seq,
         tid: bpf_get_current_pid_tgid() as u32,
         ..OpenWait::default()
-    };
-    if let Some(open) = OPEN_WAITS.get_ptr_mut(&key) {
-        // SAFETY: one commit, one checkpoint a journal and one fast commit a
-        // thread run at a time.
-        unsafe { *open = fresh };
-    } else {
-        // Full: the least recently used goes; that wait is then not told.
-        let _ = OPEN_WAITS.insert(&key, &fresh, u64::from(BPF_ANY));
     }
 }
 
-/// The wait that is open, if its start was seen.
+/// How long it has gone on, ns.
 #[inline(always)]
-fn open<'a>(kind: u16, id: u32) -> Option<&'a mut OpenWait> {
-    let open = OPEN_WAITS.get_ptr_mut(&open_wait_key(kind, id))?;
-    // SAFETY: as in `begin`.
-    let open = unsafe { &mut *open };
-    (open.start_ns != 0).then_some(open)
+fn age(open: &OpenWait) -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }.saturating_sub(open.start_ns)
 }
 
-/// Ends it, and keeps it if it took long enough.
+/// Ends it, if its start was seen, and keeps it if it took long enough.
 #[inline(always)]
 fn end(open: &mut OpenWait) {
-    // SAFETY: the helper has no preconditions.
-    open.end_ns = unsafe { bpf_ktime_get_ns() };
-    if open.end_ns.saturating_sub(open.start_ns) >= fact!(span_min_ns) {
+    if open.start_ns == 0 {
+        return;
+    }
+    let age_ns = age(open);
+    if age_ns >= fact!(span_min_ns) {
+        open.end_ns = open.start_ns + age_ns;
         wait_span(open);
     }
     open.start_ns = 0;
@@ -95,10 +88,9 @@ fn end(open: &mut OpenWait) {
 /// A commit of the journal begins.
 #[tracepoint]
 pub fn jbd2_start_commit(ctx: TracePointContext) -> u32 {
-    let s_dev = watched(&ctx);
-    if s_dev != 0 {
+    if let Some((s_dev, fs)) = watched(&ctx) {
         let seq = field(&ctx, fact!(trace_journal_tid));
-        begin(wait_kind::COMMIT, s_dev, s_dev, seq);
+        fs.commit = begin(wait_kind::COMMIT, s_dev, seq);
     }
     0
 }
@@ -106,9 +98,10 @@ pub fn jbd2_start_commit(ctx: TracePointContext) -> u32 {
 /// Its handles have ended: now data that it orders is written.
 #[tracepoint]
 pub fn jbd2_commit_flushing(ctx: TracePointContext) -> u32 {
-    if let Some(open) = open(wait_kind::COMMIT, field(&ctx, fact!(trace_journal_dev))) {
-        // SAFETY: the helper has no preconditions.
-        open.flushing_ns = unsafe { bpf_ktime_get_ns() } - open.start_ns;
+    if let Some((_, fs)) = watched(&ctx)
+        && fs.commit.start_ns != 0
+    {
+        fs.commit.flushing_ns = age(&fs.commit);
     }
     0
 }
@@ -116,9 +109,10 @@ pub fn jbd2_commit_flushing(ctx: TracePointContext) -> u32 {
 /// Its blocks are logged.
 #[tracepoint]
 pub fn jbd2_commit_logging(ctx: TracePointContext) -> u32 {
-    if let Some(open) = open(wait_kind::COMMIT, field(&ctx, fact!(trace_journal_dev))) {
-        // SAFETY: the helper has no preconditions.
-        open.logging_ns = unsafe { bpf_ktime_get_ns() } - open.start_ns;
+    if let Some((_, fs)) = watched(&ctx)
+        && fs.commit.start_ns != 0
+    {
+        fs.commit.logging_ns = age(&fs.commit);
     }
     0
 }
@@ -126,8 +120,8 @@ pub fn jbd2_commit_logging(ctx: TracePointContext) -> u32 {
 /// It ends.
 #[tracepoint]
 pub fn jbd2_end_commit(ctx: TracePointContext) -> u32 {
-    if let Some(open) = open(wait_kind::COMMIT, field(&ctx, fact!(trace_journal_dev))) {
-        end(open);
+    if let Some((_, fs)) = watched(&ctx) {
+        end(&mut fs.commit);
     }
     0
 }
@@ -135,9 +129,8 @@ pub fn jbd2_end_commit(ctx: TracePointContext) -> u32 {
 /// A thread makes room in the journal by writing metadata home.
 #[tracepoint]
 pub fn jbd2_checkpoint(ctx: TracePointContext) -> u32 {
-    let s_dev = watched(&ctx);
-    if s_dev != 0 {
-        begin(wait_kind::CHECKPOINT, s_dev, s_dev, 0);
+    if let Some((s_dev, fs)) = watched(&ctx) {
+        fs.checkpoint = begin(wait_kind::CHECKPOINT, s_dev, 0);
     }
     0
 }
@@ -149,8 +142,8 @@ pub fn jbd2_checkpoint_stats(ctx: TracePointContext) -> u32 {
     if field::<u64>(&ctx, fact!(trace_checkpoint_time)) == 0 {
         return 0;
     }
-    if let Some(open) = open(wait_kind::CHECKPOINT, field(&ctx, fact!(trace_journal_dev))) {
-        end(open);
+    if let Some((_, fs)) = watched(&ctx) {
+        end(&mut fs.checkpoint);
     }
     0
 }
@@ -158,14 +151,14 @@ pub fn jbd2_checkpoint_stats(ctx: TracePointContext) -> u32 {
 /// A thread begins a fast commit.
 #[tracepoint]
 pub fn ext4_fc_commit_start(ctx: TracePointContext) -> u32 {
-    let s_dev = watched(&ctx);
-    if s_dev != 0 {
-        begin(
-            wait_kind::FAST_COMMIT,
-            bpf_get_current_pid_tgid() as u32,
-            s_dev,
-            0,
-        );
+    if let Some((s_dev, _)) = watched(&ctx) {
+        let fresh = begin(wait_kind::FAST_COMMIT, s_dev, 0);
+        if let Some(open) = FAST_COMMITS.get_ptr_mut(&fresh.tid) {
+            // SAFETY: only this thread writes its entry.
+            unsafe { *open = fresh };
+        } else {
+            let _ = FAST_COMMITS.insert(&fresh.tid, &fresh, u64::from(BPF_ANY));
+        }
     }
     0
 }
@@ -173,8 +166,9 @@ pub fn ext4_fc_commit_start(ctx: TracePointContext) -> u32 {
 /// It ends, or has fallen back to a full commit.
 #[tracepoint]
 pub fn ext4_fc_commit_stop(_ctx: TracePointContext) -> u32 {
-    if let Some(open) = open(wait_kind::FAST_COMMIT, bpf_get_current_pid_tgid() as u32) {
-        end(open);
+    if let Some(open) = FAST_COMMITS.get_ptr_mut(&(bpf_get_current_pid_tgid() as u32)) {
+        // SAFETY: as above.
+        end(unsafe { &mut *open });
     }
     0
 }

@@ -12,7 +12,7 @@ use fsyncscope_abi::{
     hist::{Hist, HistKey},
     keys::{InodeKey, Names, Target},
     loss::Loss,
-    span::{OpenWait, RequestSpan, SPANS_PER_PAGE, WaitSpan},
+    span::{FsState, OpenWait, RequestSpan, SPANS_PER_PAGE, WaitSpan},
     sync::SyncState,
 };
 
@@ -38,9 +38,12 @@ pub static DEVS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 #[map]
 pub static ROOTS: HashMap<InodeKey, u32> = HashMap::with_max_entries(1024, 0);
 
-/// File systems (s_dev) that carry a watched directory. Written by the agent.
+/// File systems (s_dev) that carry a watched directory, with what their journals
+/// do now. Made by the agent (by the journal hooks where everything is watched),
+/// written by the journal hooks, read by the agent for syncs in flight. Full: that
+/// journal's commits are not told.
 #[map]
-pub static FILESYSTEMS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
+pub static FILESYSTEMS: HashMap<u32, FsState> = HashMap::with_max_entries(256, 0);
 
 /// Requests by pointer; least recently used out. Written by the block hooks,
 /// read by the agent for what is outstanding.
@@ -93,11 +96,10 @@ pub static WAIT_SPANS: PerCpuArray<[WaitSpan; SPANS_PER_PAGE]> =
 #[map]
 pub static WAIT_SPAN_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Commits, checkpoints and fast commits that go on, by kind and journal or
-/// thread; least recently used out. Written by the journal hooks, read by the
-/// agent for syncs in flight.
+/// Fast commits that go on, by thread; least recently used out. Written by the
+/// journal hooks, read by the agent for syncs in flight.
 #[map]
-pub static OPEN_WAITS: LruHashMap<u64, OpenWait> = LruHashMap::with_max_entries(1024, 0);
+pub static FAST_COMMITS: LruHashMap<u32, OpenWait> = LruHashMap::with_max_entries(1024, 0);
 
 /// `EPOCH[0]`: raised by the agent whenever DEVS or ROOTS change, so that what
 /// was concluded from them is concluded again. Starts at 1.

@@ -99,6 +99,9 @@ pub struct Incident {
     /// Who else is hit.
     #[serde(skip_serializing_if = "is_default", default)]
     pub blast_radius: BlastRadius,
+    /// Who else used the disk during the longest stalled sync, most bytes first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub neighbours: Vec<IncidentNeighbour>,
     /// What the tool missed until then.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub lost: BTreeMap<String, u64>,
@@ -338,6 +341,9 @@ pub struct IncidentRequest {
     /// File it carried data of.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path: Option<String>,
+    /// Process in whose context it was issued; absent for the kernel's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub submitter: Option<Submitter>,
     /// True while it has not completed.
     pub in_flight: bool,
 }
@@ -378,6 +384,40 @@ pub struct BlastRadius {
     /// Brokers, by node id or pid.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub brokers: Vec<String>,
+}
+
+/// A process, or a file where the process is not known, that used the disk
+/// while a sync of the broker was stalled.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentNeighbour {
+    /// Process.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub comm: Option<String>,
+    /// The file, as far as its names are known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// Requests that overlapped.
+    pub nr_requests: u64,
+    /// Bytes of those that completed meanwhile.
+    pub nr_bytes: u64,
+    /// Flushes among them.
+    pub nr_flushes: u64,
+    /// The longest, from allocation to completion.
+    pub longest_ns: u64,
+}
+
+/// Who submitted a request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Submitter {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Its name.
+    pub comm: String,
 }
 
 /// One step.

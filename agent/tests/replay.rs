@@ -300,6 +300,28 @@ fn every_part_of_a_slow_sync_is_named_and_they_sum() {
 }
 
 #[test]
+fn who_took_the_disk_is_named_by_process_else_by_file() {
+    let incident = only_incident("neighbour");
+    assert_eq!(
+        (incident.verdict, incident.cause, incident.confidence),
+        (Verdict::Stalled, Some(Cause::Neighbour), 0.85)
+    );
+    let first = &incident.neighbours[0];
+    assert_eq!((first.pid, first.comm.as_deref()), (Some(77), Some("fio")));
+    assert_eq!(first.nr_bytes, 250 * 1_048_576);
+    assert_eq!(first.longest_ns, 200 * streams::MS);
+    assert!(incident.reasons[0].contains("meanwhile fio (pid 77) moved 250 MiB, 99 %"));
+
+    let incident = only_incident("backup");
+    assert_eq!(incident.cause, Some(Cause::Neighbour));
+    let first = &incident.neighbours[0];
+    assert_eq!(
+        (first.pid, first.path.as_deref()),
+        (None, Some("home/backup.tar"))
+    );
+}
+
+#[test]
 fn hang_is_reported_while_it_hangs() {
     let outputs = recorded("hang");
     let Some(Output::Incident(first)) = outputs
@@ -384,6 +406,42 @@ fn journal_error_and_its_read_only_aftermath_are_one_incident() {
             .reasons
             .iter()
             .any(|reason| reason.ends_with("(E5)"))
+    );
+}
+
+#[test]
+fn aborted_journal_is_told_once_however_late_its_consequences() {
+    let incident = only_incident("aborted");
+    assert_eq!(
+        (incident.verdict, incident.cause),
+        (Verdict::Confirmed, Some(Cause::Journal))
+    );
+    assert!((incident.confidence - 0.86).abs() < 1e-9);
+    assert!(incident.reasons[0].ends_with("(E17)"));
+    assert!(
+        incident
+            .reasons
+            .iter()
+            .any(|reason| reason.ends_with("(A6)"))
+    );
+    assert_eq!((incident.totals.syncs, incident.log_events.len()), (1, 2));
+    let first = story("aborted")
+        .into_iter()
+        .find_map(|output| match output {
+            Output::Incident(incident) => Some(incident),
+            _ => None,
+        });
+    let first = first.unwrap();
+    assert!(first.syncs.is_empty() && first.reasons[0].ends_with("(J1)"));
+}
+
+#[test]
+fn one_bad_disk_below_two_log_dirs_is_one_incident() {
+    let incident = only_incident("two_dirs");
+    assert_eq!((incident.totals.syncs, incident.totals.log_events), (2, 2));
+    assert_eq!(
+        incident.blast_radius.log_dirs,
+        ["/var/lib/kafka/d1", "/var/lib/kafka/d3"]
     );
 }
 

@@ -9,7 +9,7 @@ use super::join::Join;
 use super::line::LineFact;
 use super::stall::Stall;
 use super::writeback::Writeback;
-use crate::event::{RequestEvent, SyncEvent};
+use crate::event::{RequestEvent, RequestSpan, SyncEvent};
 use crate::incident::{Breakdown, Totals};
 
 /// Syncs and requests listed of one case.
@@ -97,6 +97,8 @@ pub(crate) struct SyncFact {
     pub stall: Option<Stall>,
     /// Of a failed sync that was also slow.
     pub breakdown: Option<Breakdown>,
+    /// Requests of it with a known submitter, from the flight recorder.
+    pub submitted: Vec<RequestSpan>,
 }
 
 impl SyncFact {
@@ -111,6 +113,7 @@ impl SyncFact {
             join: None,
             stall: None,
             breakdown: None,
+            submitted: Vec::new(),
         }
     }
 
@@ -162,6 +165,8 @@ pub(crate) struct Case {
     pub writebacks: VecDeque<Writeback>,
     /// Failed journal or metadata requests that no sync was told of at once.
     pub journal: Vec<RequestEvent>,
+    /// Log directories on file systems whose journal failed.
+    pub aborted_dirs: BTreeSet<String>,
     pub first_victim: Option<(u64, String, String)>,
     pub partitions: BTreeSet<String>,
     pub brokers: BTreeSet<u16>,
@@ -187,6 +192,7 @@ impl Case {
             roots: BTreeSet::new(),
             writebacks: VecDeque::new(),
             journal: Vec::new(),
+            aborted_dirs: BTreeSet::new(),
             broker: key.broker,
             root: key.root,
             key,
@@ -306,6 +312,13 @@ impl Case {
         }
     }
 
+    /// Process, thread and name of who submitted a request, where known.
+    pub(crate) fn submitter_of(&self, request: &RequestEvent) -> Option<(u32, u32, String)> {
+        let mut known = self.syncs.iter().flat_map(|fact| &fact.submitted);
+        let span = known.find(|span| is_same(span, request))?;
+        Some((span.pid, span.tid, span.comm.clone()))
+    }
+
     /// Whether some sync has not returned.
     pub(crate) fn has_in_flight(&self) -> bool {
         self.syncs.iter().any(|fact| fact.in_flight)
@@ -327,6 +340,11 @@ impl Case {
         all.dedup_by_key(|request| (request.complete_ns, request.dev, request.rq, request.sector));
         all
     }
+}
+
+/// The flight recorder and a record of its own may tell of the same request.
+pub(crate) fn is_same(span: &RequestSpan, request: &RequestEvent) -> bool {
+    (span.dev, span.complete_ns, span.sector) == (request.dev, request.complete_ns, request.sector)
 }
 
 /// A stable id: FNV-1a over what makes the case.

@@ -39,7 +39,9 @@ impl Core {
         let in_flight_ended = self.end_of_tracked_stall(sync);
         let is_slow = sync.exit_ns.saturating_sub(sync.enter_ns) >= self.world.start.slow_ns;
         let breakdown = is_slow.then(|| self.measure_now(sync, None).breakdown);
+        let submitted = self.memory.recorder.submitted(&join.requests);
         let first_ns = victim.map_or(sync.exit_ns, |victim| victim.0);
+        let is_aborted = join.how == How::Journal;
         let (case, is_new) = self.open_case(&key, first_ns);
         if is_new {
             (case.broker, case.root) = (sync.broker, sync.root);
@@ -55,8 +57,12 @@ impl Core {
         case.add_sync(SyncFact {
             join: Some(join),
             breakdown,
+            submitted,
             ..SyncFact::new(sync.clone())
         });
+        if is_aborted {
+            self.note_aborted(&key, dev);
+        }
         self.attach_pending(&key);
         self.emit_or_mark(&key, out);
         if let Some(stall) = in_flight_ended {

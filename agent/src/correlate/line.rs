@@ -105,7 +105,11 @@ impl LineFact {
         };
         let mut near = case.seen.iter().filter(is_near).peekable();
         if near.peek().is_none() {
-            return self.tells_of_lost_data(case).then_some(Tie::Exact);
+            return if self.tells_of_lost_data(case) {
+                Some(Tie::Exact)
+            } else {
+                self.tells_of_aborted(case).then_some(Tie::Dir)
+            };
         }
         let is_exact = |seen: &Seen| match (&storage.topic_partition, &storage.file) {
             _ if storage.kind == StorageEventKind::ProcessAppendError && !seen.is_index() => false,
@@ -137,6 +141,27 @@ impl LineFact {
                     && lost.broker == self.event.broker
                     && lost.first_ns <= self.mono_ns + BEFORE_NS
                     && storage.errno.is_none_or(|errno| errno == lost.errno)
+            })
+    }
+}
+
+impl LineFact {
+    /// It names a directory whose file system aborted its journal before: what
+    /// fails there afterwards, a write too, fails because of that.
+    fn tells_of_aborted(&self, case: &Case) -> bool {
+        let storage = &self.event.storage;
+        let named = storage.dir.as_deref().or(storage.file.as_deref());
+        let is_told = [
+            None,
+            Some(libc::EIO),
+            Some(libc::EROFS),
+            Some(libc::ESHUTDOWN),
+        ];
+        is_told.contains(&storage.errno)
+            && self.mono_ns + BEFORE_NS >= case.first_ns
+            && named.is_some_and(|path| {
+                let dirs = &case.aborted_dirs;
+                dirs.iter().any(|dir| is_inside(path, Some(dir)))
             })
     }
 }

@@ -81,6 +81,7 @@ impl Core {
         };
         line.tie = tie;
         if let Some(case) = self.cases.get_mut(&key) {
+            case.last_ns = case.last_ns.max(line.mono_ns);
             case.add_line(line);
         }
         self.emit_or_mark(&key, out);

@@ -12,6 +12,7 @@ pub(crate) mod join;
 pub(crate) mod line;
 mod lines;
 mod memory;
+pub(crate) mod neighbours;
 mod notices;
 mod output;
 mod rate;

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use super::bounded::{Lru, push_bounded};
-use crate::event::{FileId, RequestSpan, SpansEvent, WaitSpan};
+use super::case::is_same;
+use crate::event::{FileId, RequestEvent, RequestSpan, SpansEvent, WaitSpan};
 
 /// Requests kept, all disks together: a busy disk's last seconds at some 1 MB.
 const MAX_REQUESTS: usize = 4096;
@@ -110,6 +111,15 @@ impl Recorder {
     /// Waits that went on when last looked at, which was at the last tick.
     pub(crate) fn open_waits(&self) -> impl Iterator<Item = &WaitSpan> {
         self.open.iter()
+    }
+
+    /// What is known of `requests` that have a submitter.
+    pub(crate) fn submitted(&self, requests: &[RequestEvent]) -> Vec<RequestSpan> {
+        let known = self.requests.iter().filter(|span| span.pid != 0);
+        known
+            .filter(|span| requests.iter().any(|request| is_same(span, request)))
+            .cloned()
+            .collect()
     }
 
     /// Names of a file, its own first.

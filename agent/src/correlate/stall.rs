@@ -5,6 +5,7 @@
 
 use super::breakdown::{Evidence, begin_and_issue, is_journal, is_own, partition};
 use super::memory::Memory;
+use super::neighbours::{Household, Others, find_others};
 use crate::event::{InFlightRequest, RequestEvent, RequestSpan, SyncEvent, WaitSpan};
 use crate::incident::Breakdown;
 
@@ -25,8 +26,8 @@ pub(crate) struct Stall {
     pub own_bytes: u64,
     /// Bytes per second that the disks wrote lately; absent if unknown.
     pub rate: Option<u64>,
-    /// All bytes that its disks wrote during the call, if those explain it
-    /// better than its own: it waited behind them.
+    /// All bytes that its disks wrote during the call but those of neighbours,
+    /// if these explain it better than its own: it waited behind them.
     pub moved_bytes: u64,
     /// Time that those bytes need.
     pub needed_ns: u64,
@@ -38,6 +39,10 @@ pub(crate) struct Stall {
     pub held_ns: u64,
     /// The flight recorder was overwritten for a part of the call.
     pub has_gap: bool,
+    /// Who else used its disks.
+    pub others: Others,
+    /// Time that the neighbours' bytes need.
+    pub others_need_ns: u64,
     /// Slow requests that overlapped, longest first.
     pub requests: Vec<RequestEvent>,
     /// The same for those not completed yet, oldest first.
@@ -50,6 +55,15 @@ impl Stall {
         self.excess_ns > stall_ns
             && u128::from(self.excess_ns) * 100
                 > u128::from(duration_ns) * u128::from(MIN_EXCESS_PERCENT)
+    }
+
+    /// Neighbours took the disk: at least half of the time a request of theirs
+    /// was outstanding, half of the bytes were theirs, and as many as the disk
+    /// carries in half of the time. One that is merely held moves no bytes.
+    pub(crate) fn is_neighbours(&self, duration_ns: u64) -> bool {
+        self.others.busy_ns * 2 >= duration_ns
+            && self.others.nr_bytes * 2 >= self.others.all_bytes.max(self.own_bytes)
+            && self.others_need_ns.saturating_mul(2) >= duration_ns
     }
 
     /// Time during which requests tied to the sync account for it.
@@ -79,6 +93,8 @@ pub(crate) struct Scene<'a> {
     pub is_journal_dark: bool,
     /// It has not returned.
     pub is_in_flight: bool,
+    /// What belongs to its broker.
+    pub household: Household<'a>,
     /// Requests that have not completed.
     pub outstanding: &'a [InFlightRequest],
 }
@@ -91,15 +107,17 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
     let time_of = |bytes: u64| {
         u64::try_from(u128::from(bytes) * 1_000_000_000 / per_second).unwrap_or(u64::MAX)
     };
-    let moved_bytes = if scene.rate.is_some() && scene.moved_bytes >= MIN_MOVED_BYTES.max(own_bytes)
-    {
-        scene.moved_bytes
+    let mut overlapping = overlapping(sync, scene.disks, memory);
+    let others = find_others(sync, &scene.household, &overlapping, &memory.recorder);
+    // What other processes moved is no excuse: that is what a stall is told for.
+    let moved_bytes = scene.moved_bytes.saturating_sub(others.written_bytes);
+    let moved_bytes = if scene.rate.is_some() && moved_bytes >= MIN_MOVED_BYTES.max(own_bytes) {
+        moved_bytes
     } else {
         0
     };
     let needed_ns = time_of(own_bytes).max(time_of(moved_bytes));
 
-    let mut overlapping = overlapping(sync, scene.disks, memory);
     let completed = overlapping.len();
     let mut outstanding: Vec<InFlightRequest> = scene
         .outstanding
@@ -145,6 +163,8 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         excess_ns: duration_ns.saturating_sub(needed_ns),
         breakdown: parts.breakdown,
         held_ns: parts.held_ns,
+        others_need_ns: time_of(others.nr_bytes),
+        others,
         has_gap: memory.recorder.has_gap(sync.enter_ns, sync.exit_ns),
         requests: worth_showing(overlapping, sync, scene.s_dev, memory),
         outstanding,

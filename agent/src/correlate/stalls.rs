@@ -3,6 +3,7 @@
 //! syncs that are no finding. A sync that its own bytes explain is none.
 
 use super::case::{Class, Key, NO_SLOT, Origin, SyncFact};
+use super::neighbours::Household;
 use super::output::{Output, SlowSync};
 use super::stall::{Scene, Stall, measure};
 use super::{Core, UPDATE_EVERY_NS};
@@ -59,6 +60,7 @@ impl Core {
             confirmed: in_flight.confirmed,
             stack: in_flight.stack.clone(),
             unseen_end: false,
+            submitted: Vec::new(),
             join: None,
             stall: Some(stall),
             breakdown: None,
@@ -105,6 +107,7 @@ impl Core {
         };
         case.count_requests(&stall.requests);
         case.add_sync(SyncFact {
+            submitted: self.memory.recorder.submitted(&stall.requests),
             stall: Some(stall),
             ..SyncFact::new(sync.clone())
         });
@@ -128,6 +131,11 @@ impl Core {
         let s_dev = self.world.dev_of(sync);
         let disks = self.world.leaf_disks(s_dev);
         let scene = Scene {
+            household: Household {
+                roots: &self.world.roots_of(sync.broker),
+                file_systems: &self.world.file_systems(),
+                s_dev,
+            },
             s_dev,
             disks: &disks,
             rate: self.rates.of_disks(&disks),
@@ -198,6 +206,11 @@ impl Core {
                 let Some(old) = &fact.stall else { continue };
                 let s_dev = self.world.dev_of(sync);
                 let scene = Scene {
+                    household: Household {
+                        roots: &self.world.roots_of(sync.broker),
+                        file_systems: &self.world.file_systems(),
+                        s_dev,
+                    },
                     s_dev,
                     disks: &self.world.leaf_disks(s_dev),
                     rate: old.rate,
@@ -293,6 +306,13 @@ impl Core {
                 format!("explained by its bytes: {}", show_bytes(stall.own_bytes))
             };
             why.insert(0, format!("{bytes} at {}", show_rate(rate)));
+        }
+        if let Some(first) = stall.others.list.first().filter(|one| one.nr_bytes > 0) {
+            why.push(format!(
+                "beside {} {}",
+                judge::name_neighbour(first, &self.world),
+                show_bytes(first.nr_bytes)
+            ));
         }
         SlowSync {
             sync: judge::show_sync(&fact, &self.world),

@@ -190,6 +190,20 @@ impl World {
             .collect()
     }
 
+    /// Root slots of a broker.
+    pub(crate) fn roots_of(&self, broker: u16) -> Vec<u16> {
+        self.roots
+            .iter()
+            .filter(|(_, root)| root.broker == broker)
+            .map(|(&slot, _)| slot)
+            .collect()
+    }
+
+    /// File systems that hold log directories.
+    pub(crate) fn file_systems(&self) -> Vec<u32> {
+        self.roots.values().map(|root| root.s_dev).collect()
+    }
+
     /// File systems that hold log directories of a broker.
     pub(crate) fn file_systems_of(&self, broker: u16) -> Vec<u32> {
         let roots = self.roots.values().filter(|root| root.broker == broker);

@@ -275,7 +275,20 @@ impl Core {
         case.last_ns = case.last_ns.max(request.complete_ns);
         case.count_requests(std::slice::from_ref(request));
         case.add_journal(request);
+        self.note_aborted(&key, request.rdev);
         key
+    }
+
+    /// Writes and opens fail as well on a file system that aborted its journal:
+    /// lines that name its directories belong to the case.
+    pub(super) fn note_aborted(&mut self, key: &Key, s_dev: u32) {
+        let places = self.world.places_on(s_dev);
+        if let Some(case) = self.cases.get_mut(key) {
+            let paths = places
+                .iter()
+                .filter_map(|&(_, root)| self.world.root_path(root));
+            case.aborted_dirs.extend(paths.map(str::to_owned));
+        }
     }
 
     fn new_writeback(&self, file: &FileId, root: u16, names: &[String]) -> Writeback {

@@ -5,12 +5,14 @@
 pub mod errno;
 mod exit;
 mod lost;
+mod neighbours;
 mod report;
 pub mod rules;
 mod steps;
 mod verdict;
 
 pub use exit::exit_code;
+pub(crate) use neighbours::name_neighbour;
 pub(crate) use report::{report, show_sync};
 
 use crate::correlate::case::Case;

@@ -4,6 +4,7 @@
 
 use super::errno::errno_name;
 use super::lost::show_operations;
+use super::neighbours::show_neighbours;
 use super::steps::next_steps;
 use super::verdict::judge;
 use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
@@ -13,7 +14,7 @@ use crate::correlate::world::{World, show_dev};
 use crate::event::{InFlightRequest, RequestEvent};
 use crate::incident::{
     BlastRadius, FirstVictim, Incident, IncidentBroker, IncidentLogEvent, IncidentRequest,
-    IncidentSync, SCHEMA,
+    IncidentSync, SCHEMA, Submitter,
 };
 use crate::sink::units::rfc3339;
 
@@ -60,6 +61,7 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
                 .collect(),
         },
         device,
+        neighbours: show_neighbours(case, world),
         lost: case.lost.clone(),
         next_steps,
         totals: case.totals.clone(),
@@ -203,7 +205,7 @@ fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
     let mut shown: Vec<IncidentRequest> = requests
         .into_iter()
         .take(MAX_LISTED)
-        .map(|request| show_request(request, world))
+        .map(|request| show_request(case, request, world))
         .collect();
     let mut seen = Vec::new();
     for fact in case.syncs.iter().filter(|fact| fact.in_flight) {
@@ -217,7 +219,7 @@ fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
     shown
 }
 
-fn show_request(request: &RequestEvent, world: &World) -> IncidentRequest {
+fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentRequest {
     let path = match request.file_source.as_str() {
         "blockdev" => Some(format!(
             "journal or metadata of {}",
@@ -256,6 +258,9 @@ fn show_request(request: &RequestEvent, world: &World) -> IncidentRequest {
         }),
         errno: (request.errno != 0).then(|| errno_name(request.errno)),
         path,
+        submitter: case
+            .submitter_of(request)
+            .map(|(pid, tid, comm)| Submitter { pid, tid, comm }),
         in_flight: false,
     }
 }

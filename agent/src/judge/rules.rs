@@ -48,7 +48,7 @@ const fn rule(
 
 use Cause::{
     Application, DeviceError, DeviceGone, DeviceStall, DeviceTimeout, FilesystemError, Journal,
-    NoSpace, Quota, ReadOnly,
+    Neighbour, NoSpace, Quota, ReadOnly,
 };
 use Verdict::{Confirmed, NotTheDisk, Stalled, Unknown};
 
@@ -221,6 +221,13 @@ pub const RULES: &[Rule] = &[
         Confirmed,
         Some(Journal),
         0.90,
+    ),
+    rule(
+        "N1",
+        "a sync exceeds what the broker's bytes need by more than --stall, and requests of other processes were outstanding on its disk for at least half of the time, moved at least half of the bytes, and as many as the disk's rate carries in half of the time",
+        Stalled,
+        Some(Neighbour),
+        0.85,
     ),
     rule(
         "S1",

@@ -22,7 +22,12 @@ pub(super) fn next_steps(
         steps.tell("The broker keeps the directory online and treats this as no disk failure; kafka-log-dirs shows no error and producers get UnknownServerException. Take the disk for failing all the same.");
     }
     match (judgement.verdict, judgement.cause) {
-        (Verdict::Stalled, _) => stalled(&mut steps, disk),
+        (Verdict::Stalled, cause) => {
+            stalled(&mut steps, disk);
+            if cause == Some(Cause::Neighbour) {
+                steps.tell("The disk does what it is asked to, by somebody else: move that load to another disk or time, or bound it (ionice, io.max of its cgroup). A restart of the broker does not help.");
+            }
+        }
         (Verdict::NotTheDisk, _) => steps.tell(
             "The disk is not at fault. A directory that the broker took offline stays offline until it restarts.",
         ),

@@ -4,6 +4,7 @@
 
 use super::errno::{errno_name, is_filesystem_damage};
 use super::lost::{rule_of_lost, tell_journal, tell_lost};
+use super::neighbours::name_neighbour;
 use super::rules::{Rule, find_adjustment, find_rule};
 use crate::correlate::case::{Case, Class, Origin, SyncFact};
 use crate::correlate::join::{How, Join};
@@ -113,7 +114,10 @@ fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
         return None;
     }
     let is_most = |part_ns: u64| part_ns * 2 >= fact.duration_ns();
-    let id = if is_most(stall.tied_ns()) {
+    // Under a neighbour's load the sync's own requests wait as well: it comes first.
+    let id = if stall.is_neighbours(fact.duration_ns()) {
+        "N1"
+    } else if is_most(stall.tied_ns()) {
         "S1"
     } else if is_most(stall.device_ns()) {
         "S2"
@@ -175,7 +179,10 @@ fn name_call(fact: &SyncFact, world: &World) -> String {
     let sync = &fact.sync;
     let name = world
         .short_name(&sync.names, sync.root)
-        .unwrap_or_else(|| format!("inode {}", sync.file.ino));
+        .unwrap_or_else(|| match sync.file.s_dev {
+            0 => "a file that was not named".to_owned(),
+            _ => format!("inode {}", sync.file.ino),
+        });
     format!("{} of {name}", sync.op)
 }
 
@@ -216,7 +223,31 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
         )
     };
     let parts = tell_breakdown(&stall.breakdown, !fact.in_flight);
-    format!("{begin}, {needed}; {parts}")
+    let others = if stall.is_neighbours(fact.duration_ns()) {
+        tell_others(&stall, world)
+    } else {
+        String::new()
+    };
+    format!("{begin}, {needed}; {parts}{others}")
+}
+
+/// `; meanwhile fio (pid 77) moved 400 MiB, 96 % of the disk's bytes`
+fn tell_others(stall: &Stall, world: &World) -> String {
+    let others = &stall.others;
+    let percent = u128::from(others.nr_bytes) * 100
+        / u128::from(others.all_bytes.max(others.nr_bytes).max(1));
+    let who: Vec<String> = others
+        .list
+        .iter()
+        .take(3)
+        .map(|one| name_neighbour(one, world))
+        .collect();
+    format!(
+        "; meanwhile {} moved {}, {percent} % of the disk's bytes, and had requests outstanding for {}",
+        who.join(", "),
+        show_bytes(others.nr_bytes),
+        show_ns(others.busy_ns)
+    )
 }
 
 fn tell_unexplained(fact: &SyncFact, stall: &Stall) -> Option<String> {

@@ -6,8 +6,8 @@ use super::breakdown::show_breakdown;
 use super::text::Style;
 use super::units::{show_bytes, show_ns};
 use crate::incident::{
-    Incident, IncidentDevice, IncidentLogEvent, IncidentOperation, IncidentRequest, IncidentSync,
-    Verdict,
+    Incident, IncidentDevice, IncidentLogEvent, IncidentNeighbour, IncidentOperation,
+    IncidentRequest, IncidentSync, Verdict,
 };
 
 /// Parts of one kind printed in full; the rest is counted.
@@ -60,6 +60,10 @@ pub(super) fn body(incident: &Incident, style: &Style) -> Vec<String> {
         lines.extend(device_line(device).map(|text| row("device", &text)));
     }
     lines.extend(tree(incident, style));
+    for (at, one) in incident.neighbours.iter().take(MAX_SHOWN).enumerate() {
+        let label = if at == 0 { "beside" } else { "" };
+        lines.push(row(label, &neighbour_text(one)));
+    }
     for (at, reason) in incident.reasons.iter().enumerate() {
         lines.push(row(if at == 0 { "why" } else { "" }, &clean(reason)));
     }
@@ -236,6 +240,29 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
     lines
 }
 
+/// `fio (pid 77): 400 MiB in 800 requests, 3 flushes, longest 80 ms`
+fn neighbour_text(one: &IncidentNeighbour) -> String {
+    let path = one.path.as_deref().map(clean);
+    let who = match (&one.comm, one.pid, &path) {
+        (Some(comm), Some(pid), Some(path)) => format!("{} (pid {pid}), {path}", clean(comm)),
+        (Some(comm), Some(pid), None) => format!("{} (pid {pid})", clean(comm)),
+        (None, Some(pid), _) => format!("pid {pid}"),
+        (_, None, Some(path)) => path.clone(),
+        (_, None, None) => "unknown".to_owned(),
+    };
+    let flushes = match one.nr_flushes {
+        0 => String::new(),
+        count => format!(", {count} flush{}", if count == 1 { "" } else { "es" }),
+    };
+    format!(
+        "{who}: {} in {} request{}{flushes}, longest {}",
+        show_bytes(one.nr_bytes),
+        one.nr_requests,
+        plural(usize::try_from(one.nr_requests).unwrap_or(usize::MAX)),
+        show_ns(one.longest_ns)
+    )
+}
+
 pub(super) fn operation_line(operation: &IncidentOperation, style: &Style) -> String {
     let target = operation.path.as_deref().unwrap_or("of an unknown file");
     let mut text = format!(
@@ -290,6 +317,9 @@ pub(super) fn request_line(request: &IncidentRequest, style: &Style) -> String {
             "  └ request",
             &format!("{text}: {}", style.bad(&format!("not completed for {age}"))),
         );
+    }
+    if let Some(by) = &request.submitter {
+        text += &format!(" by {} (pid {})", clean(&by.comm), by.pid);
     }
     let status = request.status.clone().unwrap_or_default();
     match &request.errno {

@@ -10,6 +10,7 @@ use super::block::{
     body, clean, headline, log_event, operation_line, request_line, row, sync_lines, sync_target,
     tree, verdict_word,
 };
+use super::breakdown::show_breakdown;
 use super::units::{parse_zone, show_clock, show_ns, show_time};
 use crate::correlate::{BrokerSeen, Output, SlowSync, Started, Stopped, SummaryOutput};
 use crate::event::HookState;
@@ -276,20 +277,16 @@ impl TextSink {
                         show_ns(sync.duration_ns)
                     ),
                 )),
-                Some(known) if known.in_flight => lines.push(row(
-                    "└ sync",
-                    &format!(
-                        "{} {} {} after {}",
-                        sync.op,
-                        sync_target(sync),
-                        sync.errno
-                            .as_ref()
-                            .map_or("returned".to_owned(), |errno| format!(
-                                "failed with {errno}"
-                            )),
-                        show_ns(sync.duration_ns)
-                    ),
-                )),
+                Some(known) if known.in_flight => {
+                    let how = (sync.errno.as_ref()).map_or("returned".to_owned(), |errno| {
+                        format!("failed with {errno}")
+                    });
+                    let took = show_ns(sync.duration_ns);
+                    let text = format!("{} {} {how} after {took}", sync.op, sync_target(sync));
+                    lines.push(row("└ sync", &text));
+                    let parts = sync.breakdown.as_ref();
+                    lines.extend(parts.map(|parts| row("", &show_breakdown(parts))));
+                }
                 Some(_) => {}
                 None => lines.extend(sync_lines(sync, &self.style)),
             }

@@ -219,6 +219,9 @@ pub struct TruthArgs {
     /// Only these faults of the campaign, by number
     #[arg(long, value_delimiter = ',', value_name = "NUMBER")]
     pub only: Vec<u64>,
+    /// Afterwards so many healthy syncs, at the agent's defaults: 0 findings
+    #[arg(long, value_name = "SYNCS", default_value_t = 0)]
+    pub healthy: u64,
     /// Keep the evidence of all faults, not only of misses
     #[arg(long)]
     pub keep: bool,

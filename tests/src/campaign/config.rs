@@ -18,7 +18,7 @@ pub struct WorkloadConfig {
 }
 
 impl WorkloadConfig {
-    /// Six threads that leave two cores some air.
+    /// Six threads that make a pause after each round.
     pub fn new(dir: &Path, seed: u64) -> Self {
         WorkloadConfig {
             dir: dir.to_owned(),

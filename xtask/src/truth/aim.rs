@@ -8,6 +8,14 @@ use super::known::{Files, Layout, Sectors};
 
 /// See the module's comment. `last` is the last sector of the disk.
 pub fn aim(fault: &Fault, files: &Files, layout: &Layout, last: u64) -> Vec<Rule> {
+    let mut rules = aim_one(fault, files, layout, last);
+    if fault.flush_ms > 0 && !rules.is_empty() {
+        rules.push(Rule::on(RuleOp::Flush).delay_ms(fault.flush_ms).count(1));
+    }
+    rules
+}
+
+fn aim_one(fault: &Fault, files: &Files, layout: &Layout, last: u64) -> Vec<Rule> {
     let on = |op, range: Option<(u64, u64)>| {
         let mut rule = Rule::on(op).errno(fault.errno).delay_ms(fault.delay_ms);
         rule.sectors = range;
@@ -98,7 +106,8 @@ mod tests {
             };
             assert_eq!(sectors, expected, "{fault:?}");
             assert_eq!(rules.is_empty(), fault.kind == Kind::Gone);
-            assert!(rules.iter().all(|rule| rule.count == fault.count));
+            assert!(rules.iter().take(1).all(|rule| rule.count == fault.count));
+            assert_eq!(rules.len() > 1, fault.flush_ms > 0);
         }
     }
 }

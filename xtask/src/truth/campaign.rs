@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,6 +15,7 @@ use fsyncscope_tests::lab::Lab;
 
 use super::compare::compare;
 use super::draw::Fault;
+use super::healthy;
 use super::play::{Played, play, tell_touched};
 use super::row::Row;
 use super::stage::Stage;
@@ -23,6 +25,8 @@ use crate::process::say;
 
 /// Between two windows in which nothing is done.
 const HEALTHY_EVERY: u64 = 25;
+/// Pause of the workload's threads after each round: leaves two cores some air.
+const PACE_MS: (u64, u64) = (5, 40);
 
 /// A fault of which something wrong was said.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub struct Outcome {
     pub misses: Vec<Miss>,
     /// Mounts, loop devices and processes that resisted.
     pub left: Vec<String>,
+    /// Healthy syncs under the agent as it is shipped, and its findings.
+    pub healthy: Option<(u64, usize)>,
     /// From the first window to the last.
     pub took: Duration,
 }
@@ -109,7 +115,8 @@ impl<'a> Campaign<'a> {
         let begin = Instant::now();
         let played = self.play_all(&lab, begin, &mut outcome);
         outcome.took = begin.elapsed();
-        outcome.left = lab.leftovers();
+        let played = played.and_then(|()| self.play_healthy(&lab, &mut outcome));
+        outcome.left = leftovers(&lab);
         drop(lab);
         if base.exists() {
             outcome.left.push(format!("directory {}", base.display()));
@@ -152,7 +159,7 @@ impl<'a> Campaign<'a> {
                     // A name of its own: the disk of before may take its time.
                     let name = format!("{}-{done}", fs.name());
                     let seed = self.args.seed ^ (done as u64) << 32;
-                    stages.insert(fs.name(), Stage::set_up(lab, fs, &name, seed)?);
+                    stages.insert(fs.name(), Stage::set_up(lab, fs, &name, seed, PACE_MS)?);
                 }
                 let stage = stages.get_mut(fs.name()).context("it was set up above")?;
                 let is_over = self.play_one(lab, stage, &window, outcome)?;
@@ -178,6 +185,19 @@ impl<'a> Campaign<'a> {
         Ok(())
     }
 
+    /// The healthy syncs that were asked for.
+    fn play_healthy(&self, lab: &Lab, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let (Some(fs), true) = (self.on.first(), self.args.healthy > 0) else {
+            return Ok(());
+        };
+        let folder = self.folder.join("healthy");
+        fs::create_dir_all(&folder)?;
+        let (played, syncs) = healthy::play(lab, *fs, self.binary, &folder, self.args.healthy)?;
+        let row = compare(&played.known, &played.said);
+        outcome.healthy = Some((syncs, played.said.told.len()));
+        self.keep(&folder, row, &played, outcome)
+    }
+
     /// One window; whether the file system is of no more use.
     fn play_one(
         &self,
@@ -192,6 +212,19 @@ impl<'a> Campaign<'a> {
         let played = play(lab, stage, fault, self.binary, &folder)
             .with_context(|| format!("fault {}, {}", fault.nth, fault.name()))?;
         let row = compare(&played.known, &played.said);
+        self.keep(&folder, row, &played, outcome)?;
+        Ok(played.known.is_aborted)
+    }
+
+    /// Adds a window to the outcome; of a miss the evidence is kept.
+    fn keep(
+        &self,
+        folder: &Path,
+        row: Row,
+        played: &Played,
+        outcome: &mut Outcome,
+    ) -> anyhow::Result<()> {
+        let fault = &played.known.fault;
         let wrong: Vec<String> = row
             .answers
             .iter()
@@ -203,9 +236,9 @@ impl<'a> Campaign<'a> {
             })
             .collect();
         if wrong.is_empty() && !self.args.keep {
-            fs::remove_dir_all(&folder)?;
+            fs::remove_dir_all(folder)?;
         } else {
-            write_evidence(&folder, &row, &played)?;
+            write_evidence(folder, &row, played)?;
         }
         if !wrong.is_empty() {
             let touched = tell_touched(&played.known);
@@ -214,11 +247,24 @@ impl<'a> Campaign<'a> {
                 nth: fault.nth,
                 what: format!("{} [{touched}]", fault.name()),
                 wrong,
-                folder,
+                folder: folder.to_owned(),
             });
         }
         outcome.rows.push((row, played.is_applied));
-        Ok(played.known.is_aborted)
+        Ok(())
+    }
+}
+
+/// What is left of the lab once the kernel has had its time: a file system that
+/// went down lets its disk go a while after its unmount.
+fn leftovers(lab: &Lab) -> Vec<String> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let left = lab.leftovers();
+        if left.is_empty() || Instant::now() > until {
+            return left;
+        }
+        thread::sleep(Duration::from_millis(200));
     }
 }
 

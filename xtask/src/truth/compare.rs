@@ -4,6 +4,7 @@
 //! what holds of every window: nothing may be said that did not happen.
 
 use fsyncscope_tests::campaign::{Call, CallRecord};
+use fsyncscope_tests::faultdisk::TruthRequest;
 
 use super::draw::Kind;
 use super::failed::compare_failed;
@@ -37,13 +38,11 @@ pub fn compare(known: &Known, said: &Said) -> Row {
         .filter(|told| relation(known, said, &told.last) == Relation::OfFault)
         .collect();
     compare_false(known, said, &mut row);
-    let is_applied = known.first_ns().is_some() || known.fault.kind == Kind::Gone;
-    if !is_applied {
-        // A healthy window: what was said of it above is all.
-    } else if known.fault.kind.is_delay() {
-        compare_held(known, said, &of_fault, &mut row);
-    } else {
+    if known.failed().next().is_some() || known.fault.kind == Kind::Gone {
         compare_failed(known, said, &of_fault, &mut row);
+    }
+    if known.held().next().is_some() {
+        compare_held(known, said, &of_fault, &mut row);
     }
     compare_syncs(known, said, &mut row);
     account_slow(known, said, &mut row);
@@ -69,7 +68,7 @@ pub(super) fn relation(known: &Known, said: &Said, incident: &Incident) -> Relat
         match request.errno {
             Some(_) => {
                 known.find_failed(op, sector, bytes).is_some()
-                    || known.find_flush_of(op, &request.flags).is_some()
+                    || flush_of(known, said, request).is_some()
             }
             None => known.find_held(op, sector, bytes).is_some(),
         }
@@ -185,8 +184,14 @@ fn is_named(call: Call, op: &str) -> bool {
     !call.is_sync_syscall() || call.name() == op
 }
 
+/// The failed flush that a failed write owes its error to.
+fn flush_of<'a>(known: &'a Known, said: &Said, request: &Request) -> Option<&'a TruthRequest> {
+    let at_ns = said.mono_ns(&request.time)?;
+    known.find_flush_of(&request.op, request.sector, at_ns)
+}
+
 /// A request of the agent's that failed, held against the disk's log.
-pub(super) fn compare_request(known: &Known, request: &Request, row: &mut Row) {
+pub(super) fn compare_request(known: &Known, said: &Said, request: &Request, row: &mut Row) {
     let Some(errno) = request.errno.as_deref() else {
         return;
     };
@@ -197,7 +202,7 @@ pub(super) fn compare_request(known: &Known, request: &Request, row: &mut Row) {
     };
     let found = known
         .find_failed(&request.op, request.sector, request.nr_bytes)
-        .or_else(|| known.find_flush_of(&request.op, &request.flags));
+        .or_else(|| flush_of(known, said, request));
     let Some(real) = found else {
         row.wrong(Check::Sector, format!("the disk failed no {place}"));
         return;
@@ -260,6 +265,10 @@ fn account_slow(known: &Known, said: &Said, row: &mut Row) {
         let breakdown = sync
             .and_then(|sync| sync.breakdown.as_ref())
             .filter(|breakdown| breakdown.is_whole());
+        if call.errno != 0 && breakdown.is_none() {
+            // What a failed sync waited for is another question.
+            continue;
+        }
         slow.push(SlowAccount {
             duration_ns: call.duration_ns(),
             held_ns: known.held_ns(call),

@@ -3,7 +3,7 @@
 
 use fsyncscope_tests::faultdisk::Op;
 
-use super::super::planted::{MS, PATH, call, failed, held, request, sync, told_late};
+use super::super::planted::{MS, PATH, call, failed, held, request, sync, time, told_late};
 use super::super::said::Breakdown;
 use super::*;
 
@@ -111,22 +111,24 @@ fn a_flush_always_fails_with_eio() {
 }
 
 #[test]
-fn a_failed_flush_fails_the_write_that_asked_for_it_and_no_other() {
-    let with = |flag: &str| {
+fn a_failed_flush_fails_the_commit_that_asked_for_it_and_no_data() {
+    let with = |sector: u64, at_ms: u64| {
         planted(failed(), |known, said| {
             known.fault.kind = Kind::FlushError;
             known.requests[0] = request(Op::Flush, 0, 1000, 1);
             known.requests[0].errno = libc::EIO;
             known.is_aborted = true;
+            let mut flush = said.requests[0].clone();
+            (flush.op, flush.sector) = ("flush".into(), None);
             let request = &mut said.requests[0];
-            request.sector = Some(1000);
-            request.flags = vec![flag.into()];
+            (request.sector, request.time) = (Some(sector), time(at_ms));
             request.path = Some("journal or metadata of loop0".into());
-            said.cause = Some("journal".into());
+            said.requests.push(flush);
         })
     };
-    assert_eq!(with("preflush"), []);
-    assert_eq!(with("sync"), [Check::Found, Check::Sector]);
+    assert_eq!(with(1000, 1001), []);
+    assert_eq!(with(1000, 3001), [Check::Sector]);
+    assert_eq!(with(9000, 1001), [Check::Sector]);
 }
 
 #[test]

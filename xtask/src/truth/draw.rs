@@ -115,6 +115,8 @@ pub struct Fault {
     pub delay_ms: u64,
     /// How many requests it touches; `None`: all until it is healed.
     pub count: Option<u64>,
+    /// Meanwhile a flush is held for so long, 0 for none: two faults at once.
+    pub flush_ms: u64,
     /// Of file data: one file rather than any.
     pub is_one_file: bool,
     /// Which file, and other choices that need the disk at hand.
@@ -136,6 +138,8 @@ impl Fault {
         let once_few_all = random.weighted(&[(70, 1), (22, 2), (8, 3)]);
         let is_one_file = random.below(100) < 60;
         let choice = random.next();
+        let overlap_ms = random.log_between(100, 2_000);
+        let is_overlapping = random.below(100) < 12;
         let is_any_errno = matches!(
             kind,
             Kind::WriteError | Kind::BackgroundError | Kind::ReadError
@@ -161,6 +165,12 @@ impl Fault {
                 (3, false) => None,
                 _ => Some(1),
             },
+            flush_ms: match kind {
+                Kind::WriteError | Kind::BackgroundError | Kind::WriteDelay if is_overlapping => {
+                    overlap_ms
+                }
+                _ => 0,
+            },
             is_one_file,
             choice,
         }
@@ -175,6 +185,7 @@ impl Fault {
             errno: 0,
             delay_ms: 0,
             count: Some(1),
+            flush_ms: 0,
             is_one_file: false,
             choice: 0,
         }
@@ -193,6 +204,9 @@ impl Fault {
             Some(1) => {}
             Some(count) => text += &format!(" × {count}"),
             None => text += " until healed",
+        }
+        if self.flush_ms > 0 {
+            text += &format!(" and a flush held {} ms", self.flush_ms);
         }
         text + if self.is_xfs { " on xfs" } else { " on ext4" }
     }

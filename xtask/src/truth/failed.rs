@@ -25,7 +25,7 @@ pub(super) fn compare_failed(known: &Known, said: &Said, of_fault: &[&Told], row
     compare_callers(known, said, of_fault, row);
     for told in of_fault {
         for request in &told.last.requests {
-            compare_request(known, request, row);
+            compare_request(known, said, request, row);
         }
         compare_cause(known, told, row);
     }
@@ -53,11 +53,8 @@ fn compare_found(known: &Known, said: &Said, of_fault: &[&Told], row: &mut Row) 
     }
     let listed = || of_fault.iter().flat_map(|told| &told.last.requests);
     let is_listed = |real: &TruthRequest| {
-        listed().filter(|said| said.errno.is_some()).any(|said| {
-            let is_of_flush = || known.find_flush_of(&said.op, &said.flags).is_some();
-            is_same(real, &said.op, said.sector, said.nr_bytes)
-                || real.op == Op::Flush && is_of_flush()
-        })
+        listed()
+            .any(|said| said.errno.is_some() && is_same(real, &said.op, said.sector, said.nr_bytes))
     };
     if known.failed().any(&is_listed) {
         compare_files_found(known, of_fault, &is_listed, row);

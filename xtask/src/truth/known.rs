@@ -224,15 +224,27 @@ impl Known {
             .find(|request| is_same(request, op, sector, nr_bytes))
     }
 
-    /// The failed flush that failed a write which never reached the disk: a write
-    /// that asks for a flush before it, or for FUA of a disk that has none, is
-    /// given the flush's error.
-    pub fn find_flush_of(&self, op: &str, flags: &[String]) -> Option<&TruthRequest> {
-        let asks = |flag: &String| flag == "preflush" || flag == "fua";
-        if op != "write" || !flags.iter().any(asks) {
+    /// The failed flush that failed a write to journal or metadata which the disk
+    /// itself never failed: a write that asked for a flush before it, or for FUA of
+    /// a disk that has none, is given the flush's error, and the block layer takes
+    /// those flags from it.
+    pub fn find_flush_of(
+        &self,
+        op: &str,
+        sector: Option<u64>,
+        at_ns: u64,
+    ) -> Option<&TruthRequest> {
+        /// The write may have waited for the flush, and is finished after it.
+        const NEAR_NS: u64 = 1_000_000_000;
+        let is_fixed = sector.is_some_and(|sector| {
+            matches!(self.owner(sector, at_ns), Owner::Journal | Owner::Metadata)
+        });
+        if op != "write" || !is_fixed {
             return None;
         }
-        self.failed().find(|request| request.op == Op::Flush)
+        self.failed().find(|request| {
+            request.op == Op::Flush && request.arrival.monotonic_ns.abs_diff(at_ns) < NEAR_NS
+        })
     }
 
     /// The held request that this one is, or is a part of.
@@ -266,6 +278,14 @@ impl Known {
             .map(span_of)
             .filter(|span| span.1 <= call.exit_ns);
         covered(answered, (call.enter_ns, call.exit_ns))
+    }
+
+    /// How many requests reached the disk during a call.
+    pub fn nr_requests(&self, call: &CallRecord) -> u64 {
+        let is_during = |request: &&TruthRequest| {
+            (call.enter_ns..call.exit_ns).contains(&request.arrival.monotonic_ns)
+        };
+        self.requests.iter().filter(is_during).count() as u64
     }
 
     /// How much of a call some request was in the disk, held or not.

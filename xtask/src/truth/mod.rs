@@ -11,6 +11,7 @@ mod campaign;
 mod compare;
 mod draw;
 mod failed;
+mod healthy;
 mod held;
 mod known;
 mod layout;
@@ -53,6 +54,11 @@ pub fn main(args: &TruthArgs) -> anyhow::Result<u8> {
     let mut tables = outcome.table().render();
     for text in &missing {
         tables += &format!("\nExpected gap: {text}\n");
+    }
+    if let Some((syncs, findings)) = outcome.healthy {
+        tables += &format!(
+            "\n{syncs} healthy syncs of the same workload at the shipped defaults: {findings} findings.\n"
+        );
     }
     println!("{}", tables.trim_end());
     for miss in &outcome.misses {

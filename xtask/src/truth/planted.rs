@@ -125,10 +125,10 @@ pub(super) fn failed() -> (Known, Said) {
             sector: Some(SECTOR),
             nr_bytes: 4096,
             op: "write".into(),
-            flags: Vec::new(),
             device_ns: Some(MS),
             errno: Some("EIO".into()),
             path: Some(PATH.into()),
+            time: time(1000),
             in_flight: false,
         }],
         device: Some(Device {

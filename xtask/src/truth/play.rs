@@ -141,20 +141,30 @@ fn wait_for_hit(stage: &mut Stage, fault: &Fault) -> anyhow::Result<bool> {
             sync_device(stage.disk().loop_dev());
             next_sync = Instant::now() + Duration::from_secs(1);
         }
-        !touched(stage).is_empty()
+        touched_by_first_rule(stage) > 0
     })
+}
+
+/// What the fault itself touched, without the flush held beside it.
+fn touched_by_first_rule(stage: &Stage) -> usize {
+    let all = touched(stage);
+    all.iter().filter(|request| request.rule == 0).count()
 }
 
 fn wait_for_effect(stage: &mut Stage, fault: &Fault) -> anyhow::Result<()> {
     if let Some(count) = fault.count.filter(|count| *count > 1) {
         let limit = MORE_LIMIT + Duration::from_millis(fault.delay_ms * count);
-        wait_until(stage, limit, |stage| touched(stage).len() as u64 >= count)?;
+        wait_until(stage, limit, |stage| {
+            touched_by_first_rule(stage) as u64 >= count
+        })?;
     }
-    if fault.kind.is_delay() {
-        let limit = Duration::from_millis(fault.delay_ms) + MORE_LIMIT;
+    if fault.kind.is_delay() || fault.flush_ms > 0 {
+        let limit = Duration::from_millis(fault.delay_ms.max(fault.flush_ms)) + MORE_LIMIT;
         wait_until(stage, limit, |stage| {
             touched(stage).iter().all(|request| request.reply.is_some())
         })?;
+    }
+    if fault.kind.is_delay() {
         return Ok(());
     }
     if fault.kind == Kind::BackgroundError {

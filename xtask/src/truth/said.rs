@@ -98,7 +98,7 @@ pub struct Request {
     pub sector: Option<u64>,
     pub nr_bytes: u64,
     pub op: String,
-    pub flags: Vec<String>,
+    pub time: String,
     pub device_ns: Option<u64>,
     pub errno: Option<String>,
     pub path: Option<String>,

@@ -37,10 +37,17 @@ pub struct Stage {
 
 impl Stage {
     /// A fresh disk and a workload that has begun.
-    pub fn set_up(lab: &Lab, fs: FsKind, name: &str, seed: u64) -> anyhow::Result<Stage> {
+    pub fn set_up(
+        lab: &Lab,
+        fs: FsKind,
+        name: &str,
+        seed: u64,
+        pace_ms: (u64, u64),
+    ) -> anyhow::Result<Stage> {
         let disk = FaultDisk::create(lab, name, DISK_BYTES, fs)?;
         let layout = read_layout(&disk, fs)?;
-        let config = WorkloadConfig::new(&disk.mountpoint().join("data"), seed);
+        let mut config = WorkloadConfig::new(&disk.mountpoint().join("data"), seed);
+        config.pace_ms = pace_ms;
         let workload = Workload::start(lab, &config)?;
         let mut stage = Stage {
             workload,

@@ -107,6 +107,18 @@ impl SpanReader {
         all
     }
 
+    /// Cuts what was read down to the last `max`; the rest counts as overwritten.
+    pub fn cut<S: Span>(&mut self, spans: &mut Vec<S>, max: usize) {
+        let surplus = spans.len().saturating_sub(max);
+        spans.drain(..surplus);
+        if surplus > 0
+            && let Some(first) = spans.first()
+        {
+            self.overwritten += surplus as u64;
+            self.whole_since_ns = self.whole_since_ns.max(first.end_ns());
+        }
+    }
+
     /// Keeps of one CPU's spans those that are whole and in a row, and moves on.
     fn keep<S: Span>(
         &mut self,
@@ -247,6 +259,21 @@ mod tests {
         }
         let read = reader.read(&fake);
         assert_eq!(read.len() as u64, CAPACITY);
+        assert_eq!((reader.overwritten, reader.whole_since_ns), (5, 6));
+    }
+
+    #[test]
+    fn what_is_cut_off_counts_as_overwritten() {
+        let mut fake = Fake::new(1);
+        let mut reader = SpanReader::default();
+        for end_ns in 1..=9 {
+            fake.write(0, end_ns);
+        }
+        let mut read = reader.read(&fake);
+        reader.cut(&mut read, 20);
+        assert_eq!((read.len(), reader.overwritten), (9, 0));
+        reader.cut(&mut read, 4);
+        assert_eq!(ends(&read), [6, 7, 8, 9]);
         assert_eq!((reader.overwritten, reader.whole_since_ns), (5, 6));
     }
 

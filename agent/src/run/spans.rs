@@ -23,8 +23,10 @@ use crate::{
 };
 
 /// Spans that ended this long before the oldest slow sync began are told still:
-/// another sync, not slow yet, may have begun then.
-const MARGIN_NS: u64 = 5_000_000_000;
+/// another sync may have begun then, which the next tick sees in flight.
+const MARGIN_NS: u64 = 1_000_000_000;
+/// Requests told at once, the last ones: a busy disk's seconds at some 1 MB.
+const MAX_REQUESTS: usize = 4096;
 /// Threads whose names are read at once.
 const MAX_COMMS: usize = 128;
 /// Files whose names are told at once.
@@ -150,6 +152,7 @@ impl Spans {
         });
         requests.retain(|span| span.complete_ns >= since_ns);
         waits.retain(|span| span.end_ns >= since_ns);
+        self.requests.cut(&mut requests, MAX_REQUESTS);
         let comms = self.comms(&requests);
         SpansEvent {
             files: files(maps, &requests),

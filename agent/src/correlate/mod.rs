@@ -15,6 +15,7 @@ mod memory;
 pub(crate) mod neighbours;
 mod notices;
 mod output;
+mod places;
 mod rate;
 mod recorder;
 mod spans;

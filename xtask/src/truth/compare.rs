@@ -30,8 +30,16 @@ pub(super) enum Relation {
 
 /// See the module's comment.
 pub fn compare(known: &Known, said: &Said) -> Row {
-    let mut row = Row::new(&known.fault);
+    let mut row = answer(known, said);
     row.lost = said.lost.clone();
+    account_slow(known, said, &mut row);
+    add_verdicts(known, said, &mut row);
+    row
+}
+
+/// All questions.
+fn answer(known: &Known, said: &Said) -> Row {
+    let mut row = Row::new(&known.fault);
     let of_fault: Vec<&Told> = said
         .told
         .iter()
@@ -45,8 +53,6 @@ pub fn compare(known: &Known, said: &Said) -> Row {
         compare_held(known, said, &of_fault, &mut row);
     }
     compare_syncs(known, said, &mut row);
-    account_slow(known, said, &mut row);
-    add_verdicts(known, said, &mut row);
     row
 }
 
@@ -157,24 +163,30 @@ fn compare_syncs(known: &Known, said: &Said, row: &mut Row) {
 }
 
 fn compare_sync_file(known: &Known, sync: &Sync, call: &CallRecord, row: &mut Row) {
+    let what = format!("{} of inode {}", call.call.name(), call.ino);
+    row.ask(Check::Named);
+    if sync.ino.is_none() {
+        // Which one is told apart by its number: that it has none is one miss.
+        let text = format!("a {} is of no file", call.call.name());
+        row.wrong(Check::Named, text);
+        return;
+    }
     row.ask(Check::File);
-    let is_ino_wrong = sync.ino.is_some_and(|ino| ino != call.ino);
-    let path = sync.path.as_deref();
+    if sync.ino != Some(call.ino) {
+        row.wrong(Check::File, format!("{what}: said to be of {:?}", sync.ino));
+        return;
+    }
     // A directory's name is not among the records.
-    let is_path_wrong = known.files.is_named(call.ino)
-        && !path.is_some_and(|path| {
-            let within = (call.enter_ns, call.exit_ns);
-            known.files.had_name(call.ino, path, within)
-        });
-    if is_ino_wrong || is_path_wrong {
-        let text = format!(
-            "{} of inode {}: said to be {:?} of {}",
-            call.call.name(),
-            call.ino,
-            sync.ino,
-            path.unwrap_or("an unknown file")
-        );
-        row.wrong(Check::File, text);
+    if !known.files.is_named(call.ino) {
+        return;
+    }
+    let within = (call.enter_ns, call.exit_ns);
+    match sync.path.as_deref() {
+        None => row.wrong(Check::Named, format!("{what} has no path")),
+        Some(path) if !known.files.had_name(call.ino, path, within) => {
+            row.wrong(Check::File, format!("{what}: said to be of {path}"));
+        }
+        Some(_) => {}
     }
 }
 
@@ -222,27 +234,28 @@ pub(super) fn compare_request(known: &Known, said: &Said, request: &Request, row
     if request.op == "flush" {
         return;
     }
-    let path = request.path.as_deref();
     let at_ns = real.arrival.monotonic_ns;
     let owner = known.owner(request.sector.unwrap_or(real.sector), at_ns);
+    if owner == Owner::Unknown {
+        return;
+    }
+    row.ask(Check::Named);
+    let Some(path) = request.path.as_deref() else {
+        row.wrong(
+            Check::Named,
+            format!("{place} has no file, and was of {owner:?}"),
+        );
+        return;
+    };
     let is_right = match owner {
-        Owner::Unknown => return,
-        Owner::File(ino) => {
-            path.is_some_and(|path| known.files.had_name(ino, path, (at_ns, at_ns)))
-        }
-        Owner::Journal | Owner::Metadata => path.is_some_and(|path| {
-            ["journal", "metadata", "log"]
-                .iter()
-                .any(|word| path.starts_with(word))
-        }),
+        Owner::File(ino) => known.files.had_name(ino, path, (at_ns, at_ns)),
+        _ => ["journal", "metadata", "log"]
+            .iter()
+            .any(|word| path.starts_with(word)),
     };
     row.ask(Check::File);
     if !is_right {
-        let text = format!(
-            "{place}: of {}, not of {owner:?}",
-            path.unwrap_or("an unknown file")
-        );
-        row.wrong(Check::File, text);
+        row.wrong(Check::File, format!("{place}: of {path}, not of {owner:?}"));
     }
 }
 
@@ -283,23 +296,34 @@ fn account_slow(known: &Known, said: &Said, row: &mut Row) {
 }
 
 fn add_verdicts(known: &Known, said: &Said, row: &mut Row) {
-    let is_right = [Check::Cause, Check::Sector, Check::File, Check::Errno]
-        .iter()
-        .all(|check| {
-            row.answers
-                .get(check)
-                .is_none_or(|answer| answer.wrong.is_empty())
-        });
+    const DECIDING: [Check; 5] = [
+        Check::Cause,
+        Check::Sector,
+        Check::File,
+        Check::Errno,
+        Check::NoFalse,
+    ];
     for told in &said.told {
-        let relation = relation(known, said, &told.last);
-        if relation == Relation::Own {
+        if relation(known, said, &told.last) == Relation::Own {
             // Nobody wrote down why it was long.
             continue;
         }
+        // As if nothing else had been said.
+        let alone = Said {
+            told: vec![told.clone()],
+            slow: Vec::new(),
+            ..said.clone()
+        };
+        let answers = answer(known, &alone).answers;
+        let is_wrong = |check: &Check| {
+            answers
+                .get(check)
+                .is_some_and(|answer| !answer.wrong.is_empty())
+        };
         row.verdicts.push(VerdictRow {
             rule: rule_of(&told.last).unwrap_or("none").to_owned(),
             confidence: told.last.confidence,
-            is_right: is_right && relation == Relation::OfFault,
+            is_right: !DECIDING.iter().any(is_wrong),
         });
     }
 }

@@ -67,11 +67,13 @@ fn a_wrong_file_is_caught_in_request_and_sync() {
     let caught = planted(failed(), |_, said| said.requests[0].path = other());
     assert_eq!(caught, [Check::File]);
     let caught = planted(failed(), |_, said| said.requests[0].path = None);
-    assert_eq!(caught, [Check::File]);
+    assert_eq!(caught, [Check::Named]);
     let caught = planted(failed(), |_, said| said.syncs[0].path = other());
     assert_eq!(caught, [Check::File]);
     let caught = planted(failed(), |_, said| said.syncs[0].ino = Some(13));
     assert_eq!(caught, [Check::File]);
+    let caught = planted(failed(), |_, said| said.syncs[0].ino = None);
+    assert_eq!(caught, [Check::Named]);
 }
 
 #[test]
@@ -222,6 +224,41 @@ fn the_journal_is_told_from_files() {
         [Check::Cause]
     );
     assert_eq!(at_journal("journal", PATH), [Check::File]);
+}
+
+#[test]
+fn a_verdict_is_judged_by_what_it_says_itself() {
+    let (known, mut said) = failed();
+    let mut other = said.told[0].clone();
+    other.last.id = "f-2".into();
+    other.last.cause = Some("journal".into());
+    said.told.push(other);
+    let row = compare(&known, &said);
+    let right: Vec<bool> = row
+        .verdicts
+        .iter()
+        .map(|verdict| verdict.is_right)
+        .collect();
+    assert_eq!(right, [true, false]);
+}
+
+#[test]
+fn of_two_faults_at_once_each_is_asked_for() {
+    let (mut known, mut said) = failed();
+    let (other, stalled) = held();
+    known.requests.extend(other.requests);
+    known.calls.push(CallRecord {
+        tid: 71,
+        ..other.calls[0].clone()
+    });
+    let caught = wrong(&known, &said);
+    assert_eq!(caught, [Check::Found]);
+    let mut stall = stalled.told[0].clone();
+    stall.last.syncs[0].tid = 71;
+    said.told.push(stall);
+    assert_eq!(wrong(&known, &said), []);
+    said.told.remove(0);
+    assert_eq!(wrong(&known, &said), [Check::Found, Check::Caller]);
 }
 
 #[test]

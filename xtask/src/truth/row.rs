@@ -16,7 +16,9 @@ pub enum Check {
     Found,
     /// A failed writeback was reported before anybody was told of it.
     Early,
-    /// The file of each request and sync is the right one.
+    /// Each request of file data and each sync has its file named.
+    Named,
+    /// The file named is the right one.
     File,
     /// Each request reported is one that the disk touched.
     Sector,
@@ -37,9 +39,10 @@ pub enum Check {
 
 impl Check {
     /// In the order of the table.
-    pub const ALL: [Check; 10] = [
+    pub const ALL: [Check; 11] = [
         Check::Found,
         Check::Early,
+        Check::Named,
         Check::File,
         Check::Sector,
         Check::Errno,
@@ -55,6 +58,7 @@ impl Check {
         match self {
             Check::Found => "found",
             Check::Early => "before told",
+            Check::Named => "named",
             Check::File => "file",
             Check::Sector => "sector",
             Check::Errno => "errno",

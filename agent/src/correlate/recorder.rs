@@ -1,7 +1,7 @@
 //! What the kernel's flight recorder told of the last seconds: requests and
 //! waits that took long, whoever they belong to. In: [`SpansEvent`]s. Out: those
-//! of a time, and whether some are missing. Bounded; what is forgotten before
-//! its time is counted, and what the kernel overwrote once a slow sync missed it.
+//! of a time, and whether some are missing. Bounded; what was forgotten here, or
+//! overwritten by the kernel, is a loss once a slow sync missed it.
 
 use std::collections::VecDeque;
 
@@ -47,6 +47,10 @@ pub(crate) struct Recorder {
     read_ns: u64,
     overwritten: u64,
     missed: u64,
+    /// Requests and waits forgotten before their time: how many not missed yet,
+    /// the end of the newest, how many a slow sync missed.
+    unmissed: u64,
+    forgotten_until_ns: u64,
     forgotten: u64,
 }
 
@@ -61,6 +65,8 @@ impl Default for Recorder {
             read_ns: 0,
             overwritten: 0,
             missed: 0,
+            unmissed: 0,
+            forgotten_until_ns: 0,
             forgotten: 0,
         }
     }
@@ -82,12 +88,22 @@ impl Recorder {
             self.names.touch(&file.file).clone_from(&file.names);
         }
         for request in &event.requests {
-            let is_full = push_bounded(&mut self.requests, request.clone(), MAX_REQUESTS);
-            self.forgotten += u64::from(is_full);
+            if self.requests.len() >= MAX_REQUESTS
+                && let Some(oldest) = self.requests.front()
+            {
+                self.forgotten_until_ns = self.forgotten_until_ns.max(oldest.complete_ns);
+                self.unmissed += 1;
+            }
+            push_bounded(&mut self.requests, request.clone(), MAX_REQUESTS);
         }
         for wait in &event.waits {
-            let is_full = push_bounded(&mut self.waits, wait.clone(), MAX_WAITS);
-            self.forgotten += u64::from(is_full);
+            if self.waits.len() >= MAX_WAITS
+                && let Some(oldest) = self.waits.front()
+            {
+                self.forgotten_until_ns = self.forgotten_until_ns.max(oldest.end_ns);
+                self.unmissed += 1;
+            }
+            push_bounded(&mut self.waits, wait.clone(), MAX_WAITS);
         }
     }
 
@@ -141,12 +157,16 @@ impl Recorder {
 
     /// Whether something of a time was overwritten.
     pub(crate) fn has_gap(&self, from_ns: u64, to_ns: u64) -> bool {
-        self.gaps.iter().any(|gap| gap.overlaps(from_ns, to_ns))
+        from_ns < self.forgotten_until_ns
+            || self.gaps.iter().any(|gap| gap.overlaps(from_ns, to_ns))
     }
 
     /// A slow sync of that time misses what was overwritten: now it is a loss.
     /// Nobody misses the requests of a time without slow syncs.
     pub(crate) fn miss(&mut self, from_ns: u64, to_ns: u64) {
+        if from_ns < self.forgotten_until_ns {
+            self.forgotten += std::mem::take(&mut self.unmissed);
+        }
         for gap in &mut self.gaps {
             if !gap.is_missed && gap.overlaps(from_ns, to_ns) {
                 gap.is_missed = true;
@@ -160,7 +180,7 @@ impl Recorder {
         self.missed
     }
 
-    /// Spans forgotten here before their time.
+    /// Spans forgotten here that a slow sync missed.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
     }
@@ -197,11 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_only_early_forgetting_is_counted() {
+    fn memory_is_bounded_and_what_a_slow_sync_misses_is_counted() {
         let mut recorder = Recorder::default();
         let many: Vec<u64> = (1..=5_000).collect();
         recorder.remember(&spans(&many, 0, 0), 5_000);
         assert_eq!(recorder.requests().count(), MAX_REQUESTS);
+        recorder.miss(904, 5_000);
+        assert_eq!(recorder.forgotten(), 0);
+        recorder.miss(903, 5_000);
         assert_eq!(recorder.forgotten(), 904);
         recorder.remember(&spans(&[], 0, 0), 2 * KEPT_NS);
         assert_eq!(recorder.requests().count(), 0);

@@ -18,11 +18,12 @@ use crate::{
     enrich::{DeviceInfo, device::decode_dev},
     event::{Event, InFlightEvent, Stamped, Summary},
     helper::{
-        Answer, HelperCommand, Request, Worker, WorkerError, WorkerHandle,
+        HelperCommand, Worker, WorkerError, WorkerHandle,
         clock::{monotonic_ns, offset_ns, realtime_ns},
     },
     ring::{RingWaker, drain},
     run::{
+        asks,
         logs::Logs,
         scan,
         shared::{Counts, Shared},
@@ -35,12 +36,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// A broker takes seconds from its start to its first sync.
 const DISCOVER_EVERY_TICKS: u64 = 4;
-/// Reading /proc of a healthy host takes milliseconds.
-const DISCOVER_DEADLINE: Duration = Duration::from_secs(5);
-/// /proc/PID/task/TID needs no lock of the process.
-const THREAD_DEADLINE: Duration = Duration::from_millis(200);
-/// Threads looked at in one tick.
-const MAX_THREADS: usize = 16;
 /// Records taken from the ring in one turn, so that ticks are not starved.
 const RING_TURN: usize = 1024;
 /// A step of the realtime clock that matters for log lines.
@@ -371,21 +366,9 @@ impl Live {
             tell();
         }
         for dev in unresolved {
-            let (major, minor) = decode_dev(dev);
-            let request = Request::ResolveDevice {
-                sys_root: PathBuf::from("/sys"),
-                proc_root: PathBuf::from("/proc"),
-                major,
-                minor,
-            };
             let (finder, tx) = (self.finder.clone(), self.tx.clone());
             tokio::spawn(async move {
-                let result = match finder.ask(request, DISCOVER_DEADLINE).await {
-                    Ok(Answer::Device(info)) => Ok(info),
-                    Ok(Answer::Failed { why }) => Err(why),
-                    Ok(_) => Err("helper answered something else".to_owned()),
-                    Err(error) => Err(error.to_string()),
-                };
+                let result = asks::device(&finder, dev).await;
                 let _ = tx.send(Input::Device(dev, result)).await;
             });
         }
@@ -430,19 +413,15 @@ impl Live {
             return;
         }
         self.is_discovering = true;
-        let request = Request::Discover(DiscoverRequest {
+        let request = DiscoverRequest {
             proc_root: PathBuf::from("/proc"),
             pids: self.config.pids.clone(),
             skip_pids: self.skip_pids.clone(),
             log_dirs: self.config.log_dirs.clone(),
-        });
+        };
         let (finder, tx) = (self.finder.clone(), self.tx.clone());
         tokio::spawn(async move {
-            let result = match finder.ask(request, DISCOVER_DEADLINE).await {
-                Ok(Answer::Discovered(found)) => Ok(found.brokers),
-                Ok(_) => Err(WorkerError::Died),
-                Err(error) => Err(error),
-            };
+            let result = asks::brokers(&finder, request).await;
             let _ = tx.send(Input::Discovered(result)).await;
         });
     }
@@ -465,23 +444,7 @@ impl Live {
         let (watcher, tx) = (self.watcher.clone(), self.tx.clone());
         tokio::spawn(async move {
             let mut event = InFlightEvent { syncs, requests };
-            for sync in event.syncs.iter_mut().take(MAX_THREADS) {
-                let request = Request::ThreadState {
-                    proc_root: PathBuf::from("/proc"),
-                    pid: sync.sync.pid,
-                    tid: sync.sync.tid,
-                };
-                let Ok(Answer::Thread(thread)) = watcher.ask(request, THREAD_DEADLINE).await else {
-                    continue;
-                };
-                sync.sync.comm = thread.comm;
-                sync.stack = thread.stack;
-                if thread.gone {
-                    sync.confirmed = Some(false);
-                } else if thread.syscall_known {
-                    sync.confirmed = Some(thread.syscall == scan::syscall_number(&sync.sync.op));
-                }
-            }
+            asks::threads(&watcher, &mut event.syncs).await;
             let _ = tx.send(Input::Threads(Box::new(event))).await;
         });
     }

@@ -1,6 +1,7 @@
 //! The commands. `live` is the loop that drives all stages; `watch`, `export`
 //! and `check` set it up, `replay` feeds a capture through the same core.
 
+mod asks;
 pub mod check;
 pub mod live;
 mod logs;

@@ -1,0 +1,72 @@
+//! What the loop asks helpers, each with its deadline. In: a worker's handle and
+//! the question; out: the answer, which the loop takes up as one of its inputs.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    discover::{Broker, DiscoverRequest},
+    enrich::{DeviceInfo, device::decode_dev},
+    event::InFlightSync,
+    helper::{Answer, Request, WorkerError, WorkerHandle},
+    run::scan,
+};
+
+/// Reading /proc of a healthy host takes milliseconds.
+const DISCOVER_DEADLINE: Duration = Duration::from_secs(5);
+/// /proc/PID/task/TID needs no lock of the process.
+const THREAD_DEADLINE: Duration = Duration::from_millis(200);
+/// Threads looked at in one tick.
+const MAX_THREADS: usize = 16;
+
+/// Which brokers run.
+pub(super) async fn brokers(
+    finder: &WorkerHandle,
+    request: DiscoverRequest,
+) -> Result<Vec<Broker>, WorkerError> {
+    match finder
+        .ask(Request::Discover(request), DISCOVER_DEADLINE)
+        .await
+    {
+        Ok(Answer::Discovered(found)) => Ok(found.brokers),
+        Ok(_) => Err(WorkerError::Died),
+        Err(error) => Err(error),
+    }
+}
+
+/// What sysfs says of a device.
+pub(super) async fn device(finder: &WorkerHandle, dev: u32) -> Result<DeviceInfo, String> {
+    let (major, minor) = decode_dev(dev);
+    let request = Request::ResolveDevice {
+        sys_root: PathBuf::from("/sys"),
+        proc_root: PathBuf::from("/proc"),
+        major,
+        minor,
+    };
+    match finder.ask(request, DISCOVER_DEADLINE).await {
+        Ok(Answer::Device(info)) => Ok(info),
+        Ok(Answer::Failed { why }) => Err(why),
+        Ok(_) => Err("helper answered something else".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether the threads of these syncs are still in them, and where.
+pub(super) async fn threads(watcher: &WorkerHandle, syncs: &mut [InFlightSync]) {
+    for sync in syncs.iter_mut().take(MAX_THREADS) {
+        let request = Request::ThreadState {
+            proc_root: PathBuf::from("/proc"),
+            pid: sync.sync.pid,
+            tid: sync.sync.tid,
+        };
+        let Ok(Answer::Thread(thread)) = watcher.ask(request, THREAD_DEADLINE).await else {
+            continue;
+        };
+        sync.sync.comm = thread.comm;
+        sync.stack = thread.stack;
+        if thread.gone {
+            sync.confirmed = Some(false);
+        } else if thread.syscall_known {
+            sync.confirmed = Some(thread.syscall == scan::syscall_number(&sync.sync.op));
+        }
+    }
+}

@@ -204,7 +204,9 @@ fn files(maps: &Maps, requests: &[RequestSpan]) -> Vec<SpanFile> {
         .take(MAX_FILES)
         .filter_map(|(s_dev, ino)| {
             let key = InodeKey { ino, s_dev, pad: 0 };
-            let names = decode_names(&maps.names.get(&key, 0).ok()?);
+            let names = maps.names.get(&key, 0);
+            let names = names.or_else(|_| maps.span_names.get(&key, 0));
+            let names = decode_names(&names.ok()?);
             (!names.is_empty()).then_some(SpanFile {
                 file: FileId { s_dev, ino },
                 names,

@@ -18,7 +18,7 @@ use crate::{
         read::{Addr, Mem},
     },
     maps::{
-        INODES, NAMES, RQ_SPAN_HEAD, RQ_SPANS, SCRATCH_SPAN_NAMES, WAIT_SPAN_HEAD, WAIT_SPANS,
+        INODES, RQ_SPAN_HEAD, RQ_SPANS, SCRATCH_SPAN_NAMES, SPAN_NAMES, WAIT_SPAN_HEAD, WAIT_SPANS,
         epoch,
     },
 };
@@ -108,13 +108,13 @@ fn place_of(key: &InodeKey, inode: Addr) -> u16 {
         }
     }
     let dentry = dentry_of_inode(inode);
-    if NAMES.get_ptr(key).is_none()
+    if SPAN_NAMES.get_ptr(key).is_none()
         && let Some(names) = SCRATCH_SPAN_NAMES.get_ptr_mut(0)
     {
         // SAFETY: this CPU's scratch, of completions only, which do not nest.
         let names = unsafe { &mut *names };
         read_names(dentry, names);
-        let _ = NAMES.insert(key, names, u64::from(BPF_ANY));
+        let _ = SPAN_NAMES.insert(key, names, u64::from(BPF_ANY));
     }
     root_of(dentry, key.s_dev)
 }

@@ -54,8 +54,8 @@ pub static RQS: LruHashMap<u64, RqState> = LruHashMap::with_max_entries(16384, 0
 #[map]
 pub static INODES: LruHashMap<InodeKey, InodeState> = LruHashMap::with_max_entries(8192, 0);
 
-/// Names of files that were synced or whose requests took long; least recently
-/// used out. Written when a file is first seen so, read by the agent.
+/// Names of files that were synced, for syncs still in flight; least recently
+/// used out. Written when a file is first synced, read by the agent.
 #[map]
 pub static NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entries(2048, 0);
 
@@ -100,6 +100,12 @@ pub static WAIT_SPAN_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0
 /// journal hooks, read by the agent for syncs in flight.
 #[map]
 pub static FAST_COMMITS: LruHashMap<u32, OpenWait> = LruHashMap::with_max_entries(1024, 0);
+
+/// Names of other files whose requests took long; least recently used out. Written
+/// by the completion hook, read by the agent. Not NAMES: a bystander's storm must
+/// not push out the names of syncs in flight.
+#[map]
+pub static SPAN_NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entries(512, 0);
 
 /// `EPOCH[0]`: raised by the agent whenever DEVS or ROOTS change, so that what
 /// was concluded from them is concluded again. Starts at 1.

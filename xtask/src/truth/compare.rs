@@ -207,6 +207,10 @@ pub(super) fn compare_request(known: &Known, said: &Said, request: &Request, row
     let Some(errno) = request.errno.as_deref() else {
         return;
     };
+    if known.fault.kind == Kind::Gone {
+        // Its log went with it.
+        return;
+    }
     row.ask(Check::Sector);
     let place = match request.sector {
         Some(sector) => format!("{} of sector {sector}", request.op),

@@ -185,9 +185,10 @@ fn compare_held_request(known: &Known, told: &Told, row: &mut Row) {
     }
     row.ask(Check::Delay);
     let is_exact = |request: &&super::said::Request| {
+        let slack_ns = tolerance_ns(held_ns);
         request
             .device_ns
-            .is_some_and(|ns| ns.abs_diff(held_ns) <= tolerance_ns(held_ns))
+            .is_some_and(|ns| ns + slack_ns >= held_ns && ns <= held_ns + slack_ns + WAY_NS)
     };
     if !listed.iter().any(is_exact) {
         let said: Vec<String> = listed

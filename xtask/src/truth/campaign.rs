@@ -15,6 +15,7 @@ use fsyncscope_tests::lab::Lab;
 
 use super::compare::compare;
 use super::draw::Fault;
+use super::group::{Group, group};
 use super::healthy;
 use super::play::{Played, play, tell_touched};
 use super::row::Row;
@@ -38,21 +39,16 @@ pub struct Miss {
     folder: PathBuf,
 }
 
-impl Miss {
-    /// Without the path of the evidence.
-    pub fn in_page(&self) -> String {
-        let wrong = self.wrong.join("; ");
-        format!(
-            "seed {} fault {}: {}: {wrong}",
-            self.seed, self.nth, self.what
-        )
-    }
-}
-
 impl fmt::Display for Miss {
     fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
         let capture = self.folder.join("capture.ndjson.zst");
-        write!(to, "{}: {}", self.in_page(), capture.display())
+        let (seed, nth, what) = (self.seed, self.nth, &self.what);
+        let wrong = self.wrong.join("; ");
+        write!(
+            to,
+            "seed {seed} fault {nth}: {what}: {wrong}: {}",
+            capture.display()
+        )
     }
 }
 
@@ -74,6 +70,15 @@ impl Outcome {
     /// Added up.
     pub fn table(&self) -> Table<'_> {
         Table::new(&self.rows)
+    }
+
+    /// What was wrong, and in which faults.
+    pub fn groups(&self) -> Vec<Group> {
+        let texts = self.misses.iter().flat_map(|miss| {
+            let wrong = miss.wrong.iter();
+            wrong.map(|text| (miss.nth, text.as_str()))
+        });
+        group(texts)
     }
 
     /// How many faults had an effect.
@@ -232,7 +237,7 @@ impl<'a> Campaign<'a> {
                 answer
                     .wrong
                     .iter()
-                    .map(|text| format!("{}: {text}", check.name()))
+                    .map(|text| format!("{}: {}", check.name(), without_lab(text)))
             })
             .collect();
         if wrong.is_empty() && !self.args.keep {
@@ -266,6 +271,17 @@ fn leftovers(lab: &Lab) -> Vec<String> {
         }
         thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// The lab's directory says nothing to a reader: paths begin with the disk.
+fn without_lab(text: &str) -> String {
+    let base = format!("{}/", Lab::base().display());
+    let mut parts = text.split(&base);
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        clean += part.split_once("/mnt/").map_or(part, |(_, rest)| rest);
+    }
+    clean
 }
 
 /// What a person wants to see beside the capture.

@@ -11,6 +11,7 @@ mod campaign;
 mod compare;
 mod draw;
 mod failed;
+mod group;
 mod healthy;
 mod held;
 mod known;
@@ -63,6 +64,9 @@ pub fn main(args: &TruthArgs) -> anyhow::Result<u8> {
     println!("{}", tables.trim_end());
     for miss in &outcome.misses {
         println!("miss: {miss}");
+    }
+    if !outcome.misses.is_empty() {
+        println!("{}", group::render(&outcome.groups()).trim_end());
     }
     for text in &outcome.left {
         println!("left behind: {text}");
@@ -130,8 +134,7 @@ fn write_page(
             outcome.applied()
         ),
         tables: tables.to_owned(),
-        // Paths of this machine say nothing to a reader of the page.
-        misses: outcome.misses.iter().map(|miss| miss.in_page()).collect(),
+        misses: (!outcome.misses.is_empty()).then(|| group::render(&outcome.groups())),
     };
     let old = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, page::update(&old, &section))

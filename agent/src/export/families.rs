@@ -102,9 +102,7 @@ impl State {
         }
         for row in &self.last.in_flight {
             if let Some(place) = self.places.sync(row.broker, row.root, row.s_dev) {
-                let sum = syncs
-                    .entry(with(&place, sync_op_name(row.op)))
-                    .or_default();
+                let sum = syncs.entry(with(&place, sync_op_name(row.op))).or_default();
                 *sum = (sum.0 + row.count as f64, sum.1.max(row.oldest_seconds));
             }
         }

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use fsyncscope_abi::{hist::HistKey, loss::Loss};
+use fsyncscope_abi::{
+    hist::HistKey,
+    loss::{Loss, RECURSION},
+};
 
 use super::{
     labels::{BLOCK_OPS, Places, SYNC_OPS, Values, with},
@@ -159,6 +162,7 @@ impl State {
         for class in Loss::ALL {
             self.losses.ensure(vec![class.name().into()]);
         }
+        self.losses.ensure(vec![RECURSION.into()]);
         for verdict in VERDICTS {
             for cause in CAUSES.map(Some).into_iter().chain([None]) {
                 self.incidents.ensure(verdict_labels(verdict, cause));

@@ -9,4 +9,4 @@ mod object;
 mod usage;
 
 pub use load::{LoadOptions, Probe, attach};
-pub use usage::usage;
+pub use usage::{recursion_misses, usage};

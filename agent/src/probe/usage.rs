@@ -36,3 +36,19 @@ pub fn usage(programs: &[(String, u32)]) -> (u64, Vec<(String, u64)>) {
     }
     (memory, run_ns)
 }
+
+/// How often programs of this process were not run because they would have
+/// interrupted themselves on one CPU. 0 on kernels that do not count it (before
+/// 5.12).
+pub fn recursion_misses() -> u64 {
+    let Ok(dir) = fs::read_dir("/proc/self/fdinfo") else {
+        return 0;
+    };
+    dir.flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .filter_map(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+        })
+        .fold(0, u64::saturating_add)
+}

@@ -1,16 +1,24 @@
 //! Readings of the kernel's maps that the loop takes at its ticks: syncs in
-//! flight, requests outstanding, bytes by disk, losses. Reads maps only.
+//! flight, requests outstanding, bytes by disk, losses. Reads maps, and the
+//! kernel's own account of requests in flight and of programs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
-use fsyncscope_abi::{block::req_op, loss::Loss, sync::SyncState};
+use fsyncscope_abi::{
+    block::req_op,
+    loss::{Loss, RECURSION},
+    sync::SyncState,
+};
 
 use crate::{
     decode::{FlagMasks, counters, decode_in_flight, decode_outstanding, sync_op_name},
     event::{Counters, InFlightRequest, InFlightSync, Summary, SummaryRow},
     histogram::{HistAccumulator, percentiles},
-    probe::maps::Maps,
+    probe::{maps::Maps, recursion_misses},
 };
+
+/// Where the kernel tells of its disks.
+const SYS: &str = "/sys";
 
 /// Outstanding requests told per disk.
 const PER_DISK: usize = 4;
@@ -76,7 +84,10 @@ pub fn outstanding(maps: &Maps, masks: FlagMasks) -> Vec<InFlightRequest> {
         }
     }
     let mut all = Vec::new();
-    for requests in by_disk.values_mut() {
+    for (dev, requests) in &mut by_disk {
+        if is_idle(Path::new(SYS), *dev) {
+            continue;
+        }
         requests.sort_by_key(|rq| rq.issue_ns);
         requests.truncate(PER_DISK);
         all.append(requests);
@@ -92,7 +103,21 @@ pub fn outstanding_counts(maps: &Maps) -> BTreeMap<u32, u64> {
             *counts.entry(state.dev).or_default() += u64::from(state.issue_ns != 0);
         }
     }
+    for (dev, count) in &mut counts {
+        if *count > 0 && is_idle(Path::new(SYS), *dev) {
+            *count = 0;
+        }
+    }
     counts
+}
+
+/// True if the kernel says that the disk has no request in flight: what the map
+/// holds of it has then completed unseen. sysfs answers from memory, however the
+/// disk is. False where it does not know the disk, as for hidden paths.
+fn is_idle(sys: &Path, dev: u32) -> bool {
+    let (major, minor) = (dev >> 20, dev & 0xf_ffff);
+    let path = sys.join(format!("dev/block/{major}:{minor}/inflight"));
+    fs::read_to_string(path).is_ok_and(|text| text.split_whitespace().all(|count| count == "0"))
 }
 
 /// Bytes written so far by disk.
@@ -111,12 +136,14 @@ pub fn written_bytes(maps: &Maps) -> BTreeMap<u32, u64> {
 
 /// Losses so far by class; classes without any are left out.
 pub fn losses(maps: &Maps) -> BTreeMap<String, u64> {
-    Loss::ALL
-        .iter()
-        .filter_map(|class| {
-            let total: u64 = maps.loss.get(&(*class as u32), 0).ok()?.iter().sum();
-            (total > 0).then(|| (class.name().to_owned(), total))
-        })
+    let in_programs = Loss::ALL.iter().filter_map(|class| {
+        let total = maps.loss.get(&(*class as u32), 0).ok()?.iter().sum();
+        Some((class.name(), total))
+    });
+    in_programs
+        .chain([(RECURSION, recursion_misses())])
+        .filter(|(_, total)| *total > 0)
+        .map(|(class, total)| (class.to_owned(), total))
         .collect()
 }
 
@@ -160,4 +187,21 @@ pub fn syscall_number(op: &str) -> Option<i64> {
     };
     // c_long is 64 bits on every supported architecture.
     Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helper::testdir::TestDir;
+
+    #[test]
+    fn a_disk_is_idle_only_if_the_kernel_says_so() {
+        let sys = TestDir::new("idle");
+        let (dev, file) = (7 << 20 | 3, "dev/block/7:3/inflight");
+        assert!(!is_idle(sys.path(), dev), "a disk that sysfs does not know");
+        sys.write(file, "       0        1\n");
+        assert!(!is_idle(sys.path(), dev));
+        sys.write(file, "       0        0\n");
+        assert!(is_idle(sys.path(), dev));
+    }
 }

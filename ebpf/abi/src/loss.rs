@@ -24,11 +24,13 @@ pub enum Loss {
     ReadFault = 8,
     /// A walk over bios was cut off.
     WalkCut = 9,
+    /// A request was issued anew whose last completion was not seen.
+    MissedComplete = 10,
 }
 
 impl Loss {
     /// Number of classes.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
     /// All classes in index order.
     pub const ALL: [Loss; Self::COUNT] = [
         Loss::RingFull,
@@ -41,6 +43,7 @@ impl Loss {
         Loss::UnmatchedComplete,
         Loss::ReadFault,
         Loss::WalkCut,
+        Loss::MissedComplete,
     ];
 
     /// The class as metrics and reports spell it.
@@ -56,6 +59,12 @@ impl Loss {
             Loss::UnmatchedComplete => "unmatched_complete",
             Loss::ReadFault => "read_fault",
             Loss::WalkCut => "walk_cut",
+            Loss::MissedComplete => "missed_complete",
         }
     }
 }
+
+/// Class of what a hook missed because it was interrupted by itself on one CPU:
+/// `recursion_misses` of the kernel's account of programs (5.12 and later). Not
+/// in LOSS, since the program does not run then.
+pub const RECURSION: &str = "recursion";

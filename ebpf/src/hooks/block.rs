@@ -56,7 +56,7 @@ fn issued<M: Mem>(rq: Addr) {
             if state.dev == 0 {
                 return;
             }
-            if state.issue_ns == 0 {
+            if state.issue_ns == 0 || is_reused::<M>(state, rq) {
                 state.nr_requeue = 0;
                 start::<M>(state, rq);
             }
@@ -64,6 +64,21 @@ fn issued<M: Mem>(rq: Addr) {
         }
     }
     first_issue::<M>(rq, now_epoch);
+}
+
+/// True if the request was allocated anew since its last issue: its completion
+/// was not seen. The hook runs in interrupts too, and the kernel does not run it
+/// inside itself.
+#[inline(always)]
+fn is_reused<M: Mem>(state: &RqState, rq: Addr) -> bool {
+    let is_new = fact!(request_start_time_ns) != UNKNOWN
+        && M::u64(rq, fact!(request_start_time_ns)) > state.issue_ns;
+    let is_other = M::u64(rq, fact!(request_sector)) != state.sector
+        && M::u32(rq, fact!(request_data_len)) >= state.nr_bytes;
+    if is_new || is_other {
+        lost(Loss::MissedComplete);
+    }
+    is_new || is_other
 }
 
 /// Notes the start of a use of the request.

@@ -94,7 +94,12 @@ impl Recorder {
                 self.forgotten_until_ns = self.forgotten_until_ns.max(oldest.complete_ns);
                 self.unmissed += 1;
             }
-            push_bounded(&mut self.requests, request.clone(), MAX_REQUESTS);
+            let mut request = request.clone();
+            if is_kernel_thread(&request.comm) {
+                (request.pid, request.tid) = (0, 0);
+                request.comm.clear();
+            }
+            push_bounded(&mut self.requests, request, MAX_REQUESTS);
         }
         for wait in &event.waits {
             if self.waits.len() >= MAX_WAITS
@@ -186,6 +191,22 @@ impl Recorder {
     }
 }
 
+/// Threads that issue what others asked for: they are nobody's neighbour. A
+/// process could call itself so and would then be known by its files only.
+fn is_kernel_thread(comm: &str) -> bool {
+    const PREFIXES: [&str; 8] = [
+        "kworker/",
+        "jbd2/",
+        "xfsaild/",
+        "btrfs-",
+        "ksoftirqd/",
+        "kswapd",
+        "kcompactd",
+        "swapper/",
+    ];
+    PREFIXES.iter().any(|prefix| comm.starts_with(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +235,22 @@ mod tests {
         recorder.miss(200, 300);
         recorder.miss(200, 300);
         assert_eq!(recorder.missed(), 7);
+    }
+
+    #[test]
+    fn what_a_kernel_thread_issues_has_no_submitter() {
+        let mut recorder = Recorder::default();
+        let mut event = spans(&[100, 200], 0, 0);
+        for (request, comm) in event
+            .requests
+            .iter_mut()
+            .zip(["kworker/0:2H-kblockd", "fio"])
+        {
+            (request.pid, request.comm) = (77, comm.to_owned());
+        }
+        recorder.remember(&event, 300);
+        let pids: Vec<u32> = recorder.requests().map(|request| request.pid).collect();
+        assert_eq!(pids, [0, 77]);
     }
 
     #[test]

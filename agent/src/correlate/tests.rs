@@ -230,6 +230,35 @@ fn losses_and_a_missing_hook_lower_the_confidence() {
 }
 
 #[test]
+fn a_hang_that_its_bytes_explain_in_the_end_is_saturation() {
+    let mut run = Run::new();
+    for (at_ms, mega) in [(0, 0), (1_000, 100), (2_000, 100), (8_000, 700)] {
+        let written = BTreeMap::from([(FS, mega * 1_000_000)]);
+        run.at(at_ms).push(Event::DiskBytes { written });
+        if at_ms == 2_000 {
+            run.at(4_000).push(Event::InFlight(InFlightEvent {
+                syncs: vec![InFlightSync {
+                    sync: sync(2_000, 4_000, 0),
+                    confirmed: Some(true),
+                    stack: Vec::new(),
+                }],
+                requests: Vec::new(),
+            }));
+            assert_eq!(run.last().verdict, Verdict::Stalled);
+        }
+    }
+    run.push(Event::Sync(sync(2_000, 8_000, 0)));
+    assert_eq!(
+        judged(run.last()),
+        (
+            Verdict::Stalled,
+            Some(Cause::DeviceSaturated),
+            "S4".to_owned()
+        )
+    );
+}
+
+#[test]
 fn a_hang_that_proc_denies_is_no_stall() {
     let in_flight = |confirmed| {
         Event::InFlight(InFlightEvent {

@@ -47,8 +47,8 @@ const fn rule(
 }
 
 use Cause::{
-    Application, DeviceError, DeviceGone, DeviceStall, DeviceTimeout, FilesystemError, Journal,
-    Neighbour, NoSpace, Quota, ReadOnly,
+    Application, DeviceError, DeviceGone, DeviceSaturated, DeviceStall, DeviceTimeout,
+    FilesystemError, Journal, Neighbour, NoSpace, Quota, ReadOnly,
 };
 use Verdict::{Confirmed, NotTheDisk, Stalled, Unknown};
 
@@ -249,6 +249,13 @@ pub const RULES: &[Rule] = &[
         Stalled,
         None,
         0.70,
+    ),
+    rule(
+        "S4",
+        "a sync was taken for stalled while in flight, but now that it has returned, its bytes or what its disks wrote meanwhile explain it",
+        Stalled,
+        Some(DeviceSaturated),
+        0.50,
     ),
     rule(
         "U1",

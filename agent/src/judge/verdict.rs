@@ -96,6 +96,10 @@ fn findings<'a>(case: &'a Case, world: &World) -> Vec<(&'static Rule, Finding<'a
     if let Some(request) = case.journal.first().filter(|_| found.is_empty()) {
         found.push((find_rule("J1"), Finding::Journal(request)));
     }
+    let longest = (case.syncs.iter()).max_by_key(|fact| fact.duration_ns());
+    if found.is_empty() && case.key.class == Class::Stall {
+        found.extend(longest.map(|fact| (find_rule("S4"), Finding::Sync(fact))));
+    }
     let lost = case.writebacks.iter();
     found.extend(lost.map(|lost| (find_rule(rule_of_lost(lost)), Finding::Lost(lost))));
     found
@@ -204,8 +208,14 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
     } else {
         format!("{call} took {took}")
     };
-    let needed = if stall.own_bytes == 0 {
+    let needed = if stall.own_bytes == 0 && stall.moved_bytes == 0 {
         "it wrote no data of its own".to_owned()
+    } else if stall.moved_bytes > stall.own_bytes {
+        format!(
+            "what the disk wrote meanwhile, {}, needs {}",
+            show_bytes(stall.moved_bytes),
+            show_ns(stall.needed_ns)
+        )
     } else if stall.needed_ns.saturating_mul(100) < fact.duration_ns() {
         format!(
             "its {} need less than a hundredth of that",

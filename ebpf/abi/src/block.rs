@@ -42,6 +42,9 @@ pub struct RqState {
     pub nr_requeue: u16,
     /// EPOCH in which `dev` was decided.
     pub epoch: u16,
+    /// `request.start_time_ns` of the use whose failure was reported: a write
+    /// that is sequenced with flushes completes once more. 0 = none, or unknown.
+    pub told_start_ns: u64,
 }
 
 /// How the file of a request was found ([`RequestRecord::file_source`]).
@@ -166,7 +169,7 @@ pub struct FlushState {
     pub nr_errors: u64,
 }
 
-const _: () = assert!(size_of::<RqState>() == 40);
+const _: () = assert!(size_of::<RqState>() == 48);
 const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 512);
 const _: () = assert!(size_of::<InodeState>() == 64);
 const _: () = assert!(size_of::<FlushState>() == 40);

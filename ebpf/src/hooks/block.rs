@@ -66,13 +66,22 @@ fn issued<M: Mem>(rq: Addr) {
     first_issue::<M>(rq, now_epoch);
 }
 
+/// When the request was allocated, CLOCK_MONOTONIC ns; 0 = not known.
+#[inline(always)]
+fn started<M: Mem>(rq: Addr) -> u64 {
+    if fact!(request_start_time_ns) == UNKNOWN {
+        0
+    } else {
+        M::u64(rq, fact!(request_start_time_ns))
+    }
+}
+
 /// True if the request was allocated anew since its last issue: its completion
 /// was not seen. The hook runs in interrupts too, and the kernel does not run it
 /// inside itself.
 #[inline(always)]
 fn is_reused<M: Mem>(state: &RqState, rq: Addr) -> bool {
-    let is_new = fact!(request_start_time_ns) != UNKNOWN
-        && M::u64(rq, fact!(request_start_time_ns)) > state.issue_ns;
+    let is_new = started::<M>(rq) > state.issue_ns;
     let is_other = M::u64(rq, fact!(request_sector)) != state.sector
         && M::u32(rq, fact!(request_data_len)) >= state.nr_bytes;
     if is_new || is_other {
@@ -151,8 +160,13 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
     }
     if state.issue_ns == 0 {
         // The second completion of a flush-sequenced write, or one that never
-        // reached the driver.
+        // reached the driver. What has been told is not told again.
         if status != 0 {
+            let start_ns = started::<M>(rq);
+            if start_ns != 0 && start_ns == state.told_start_ns {
+                return;
+            }
+            state.told_start_ns = start_ns;
             unseen::<M>(rq, state.dev, status, nr_bytes);
         }
         return;
@@ -176,11 +190,7 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
     } else if status == 0 && !slow {
         data_done::<M>(rq, bio, nr_bytes, device_ns);
     }
-    let start_ns = if fact!(request_start_time_ns) == UNKNOWN {
-        0
-    } else {
-        M::u64(rq, fact!(request_start_time_ns))
-    };
+    let start_ns = started::<M>(rq);
     if let Some(hist) = BLOCK_HIST.get_ptr_mut(&block_hist_key(state.dev, op)) {
         // SAFETY: this CPU's value.
         let hist = unsafe { &mut *hist };
@@ -189,6 +199,9 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
         if start_ns != 0 && start_ns <= state.issue_ns {
             add(&mut hist.queue, state.issue_ns - start_ns, false);
         }
+    }
+    if status != 0 {
+        state.told_start_ns = start_ns;
     }
     if status != 0 || slow {
         report(&Report {
@@ -270,11 +283,7 @@ fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
     if status == 0 {
         // Empty waiters of a shared flush are never issued; and what was in
         // flight when the disk became watched is told from the watch's start.
-        let allocated = if fact!(request_start_time_ns) == UNKNOWN {
-            0
-        } else {
-            Probe::u64(rq, fact!(request_start_time_ns))
-        };
+        let allocated = started::<Probe>(rq);
         let since = WATCHED_SINCE.get(0).copied().unwrap_or(0);
         if nr_bytes != 0 && (allocated == 0 || allocated > since) {
             lost(Loss::UnmatchedComplete);

@@ -72,6 +72,7 @@ pub const EMPTY: Report = Report {
         dev: 0,
         nr_requeue: 0,
         epoch: 0,
+        told_start_ns: 0,
     },
     rq: 0,
     first: 0,

@@ -16,7 +16,12 @@ impl Core {
         let dev = dev_of_failed(&self.world, &self.memory, sync);
         let disks = self.world.leaf_disks(dev);
         let join = join_failed(sync, dev, &disks, &self.memory);
-        let key = self.failure_key(Class::of_errno(errno), dev);
+        // Whatever the errno: what fails because of the journal is the journal's.
+        let class = match join.how {
+            How::Journal => Class::Io,
+            _ => Class::of_errno(errno),
+        };
+        let key = self.failure_key(class, dev);
         let file = self.world.kafka_file(&sync.names, sync.root);
         let seen = Seen {
             broker: sync.broker,
@@ -62,6 +67,7 @@ impl Core {
         });
         if is_aborted {
             self.note_aborted(&key, dev);
+            self.held.drop_journal(dev);
         }
         self.attach_pending(&key);
         self.emit_or_mark(&key, out);

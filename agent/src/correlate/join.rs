@@ -75,7 +75,15 @@ pub(crate) fn join_failed(sync: &SyncEvent, s_dev: u32, disks: &[u32], memory: &
                 && request.complete_ns <= sync.exit_ns + EDGE_NS
                 && (is_aborted || request.complete_ns + JOURNAL_NS >= sync.enter_ns)
         });
-        if let Some(join) = tied(How::Journal, journal) {
+        if let Some(mut join) = tied(How::Journal, journal) {
+            let flushes: Vec<RequestEvent> = (join.requests.iter())
+                .flat_map(|request| memory.flushes_below(request))
+                .cloned()
+                .collect();
+            join.requests.extend(flushes);
+            join.requests.sort_by_key(|request| request.complete_ns);
+            join.requests.dedup();
+            join.requests.truncate(MAX_REQUESTS);
             return join;
         }
     }

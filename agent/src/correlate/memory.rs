@@ -81,6 +81,24 @@ impl Memory {
         self.fileless.iter()
     }
 
+    /// Failed flushes of which `request` died before it was issued: a write with
+    /// PREFLUSH is answered with its flush's error.
+    pub(crate) fn flushes_below(
+        &self,
+        request: &RequestEvent,
+    ) -> impl Iterator<Item = &RequestEvent> {
+        const AT_ONCE_NS: u64 = 5_000_000;
+        let (dev, end_ns) = (request.dev, request.complete_ns);
+        let was_issued = request.issue_ns != 0;
+        self.fileless.iter().filter(move |flush| {
+            !was_issued
+                && flush.op == "flush"
+                && flush.dev == dev
+                && flush.complete_ns <= end_ns
+                && flush.complete_ns + AT_ONCE_NS >= end_ns
+        })
+    }
+
     /// Slow requests that succeeded, oldest first.
     pub(crate) fn slow(&self) -> impl Iterator<Item = &RequestEvent> {
         self.slow.iter()

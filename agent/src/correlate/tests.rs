@@ -6,6 +6,9 @@ use crate::event::{
 };
 use crate::incident::{Cause, Incident, Verdict};
 
+#[path = "lost_tests.rs"]
+mod lost;
+
 const MS: u64 = 1_000_000;
 const BEGIN_NS: u64 = 1_000_000 * MS;
 const FS: u32 = 7;
@@ -331,125 +334,6 @@ fn a_later_stall_reopens_its_incident_and_a_much_later_one_is_new() {
     run.at(600_000).push(Event::Sync(sync(590_000, 600_000, 0)));
     assert_eq!(run.core.findings(), 2);
     assert_ne!(run.incidents[0].id, run.last().id);
-}
-
-#[test]
-fn failed_writeback_is_a_finding_at_once_and_the_later_sync_joins_it() {
-    let mut run = Run::new();
-    run.at(10).push(Event::Request(failed("IOERR", 5)));
-    assert_eq!(
-        judged(run.last()),
-        (
-            Verdict::Confirmed,
-            Some(Cause::DeviceError),
-            "W1".to_owned()
-        )
-    );
-    assert!(run.last().reasons[0].contains("not yet told"));
-    assert!(run.last().operations[0].told.is_empty());
-    run.at(40_000).push(Event::Sync(sync(40_000, 40_001, -5)));
-    let last = run.last();
-    assert_eq!(run.core.findings(), 1);
-    assert_eq!(last.syncs[0].told_late_by_ns, Some(39_994 * MS));
-    assert_eq!(last.operations[0].told[0].op.as_deref(), Some("fsync"));
-    assert!(
-        last.reasons
-            .iter()
-            .all(|reason| !reason.contains("not yet told"))
-    );
-}
-
-#[test]
-fn failure_that_a_sync_waits_for_is_told_by_the_sync_alone() {
-    let waited_for = RequestEvent {
-        flags: vec!["sync".to_owned()],
-        ..failed("IOERR", 5)
-    };
-    let mut run = Run::new();
-    run.at(10).push(Event::Request(waited_for.clone()));
-    run.at(12).push(Event::Sync(sync(4, 12, -5)));
-    run.at(500).push(Event::Tick);
-    assert_eq!(run.incidents.len(), 1);
-    assert!(run.last().operations.is_empty());
-    // Where the sync does not come, the failure is said at the next tick.
-    let mut run = Run::new();
-    run.at(10).push(Event::Request(waited_for));
-    assert!(run.incidents.is_empty());
-    run.at(261).push(Event::Tick);
-    assert_eq!(judged(run.last()).2, "W1");
-}
-
-#[test]
-fn who_else_was_told_is_named_and_a_later_success_is_no_comfort() {
-    let mut run = Run::new();
-    run.at(10).push(Event::Request(failed("IOERR", 5)));
-    run.at(20).push(Event::WbTell(crate::event::WbTellEvent {
-        time_ns: BEGIN_NS + 20 * MS,
-        file: FILE,
-        pid: 77,
-        tid: 77,
-        comm: "rsync".to_owned(),
-        errseq: 0x3005,
-        errno: 5,
-        in_sync: false,
-    }));
-    run.at(2_000).push(Event::Tick);
-    assert!(run.last().reasons[0].contains("rsync (pid 77), which is not the broker's sync"));
-    assert!(run.last().reasons[0].contains("opened from now on will not be told"));
-    run.at(3_000).push(Event::Sync(sync(2_800, 3_000, 0)));
-    run.at(4_000).push(Event::Sync(sync(3_800, 4_000, 0)));
-    assert!(run.last().reasons.iter().any(|reason| {
-        reason.contains("fsync of orders-0/0.log succeeded, although") && reason.ends_with("(E16)")
-    }));
-    assert_eq!((run.core.findings(), run.last().totals.syncs), (1, 1));
-}
-
-#[test]
-fn writeback_error_without_a_request_is_said_and_no_room_is_no_room() {
-    let wb_err = |errno| {
-        Event::WbErr(WbErrEvent {
-            time_ns: BEGIN_NS + 9 * MS,
-            file: FILE,
-            errseq: 0x2000 + u32::try_from(errno).unwrap(),
-            errno,
-            root: 0,
-            ..WbErrEvent::default()
-        })
-    };
-    for (errno, cause, rule) in [(5, None, "W2"), (28, Some(Cause::NoSpace), "W3")] {
-        let mut run = Run::new();
-        run.at(10).push(wb_err(errno)).at(300).push(Event::Tick);
-        assert_eq!(
-            judged(run.last()),
-            (Verdict::Confirmed, cause, rule.to_owned())
-        );
-        run.at(400)
-            .push(Event::Sync(sync(390, 400, -i64::from(errno))));
-        assert_eq!(run.core.findings(), 1);
-    }
-}
-
-#[test]
-fn lost_files_are_bounded_and_what_is_forgotten_is_counted() {
-    let mut run = Run::new();
-    run.at(10);
-    for ino in 0..1_000 {
-        run.push(Event::Request(RequestEvent {
-            file: FileId { s_dev: FS, ino },
-            ..failed("IOERR", 5)
-        }));
-    }
-    run.at(2_000).push(Event::Tick);
-    assert_eq!(run.core.findings(), 1);
-    assert_eq!(run.last().totals.writebacks, 1_000);
-    assert_eq!(run.last().operations.len(), 10);
-    run.push(Event::Stop {
-        why: "test".to_owned(),
-    });
-    let Some(Output::Stopped(stopped)) = run.outputs.last() else {
-        panic!("no end")
-    };
-    assert_eq!(stopped.lost["evidence_forgotten"], 1_000 - 64);
 }
 
 #[test]

@@ -84,6 +84,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// A sync was told of the failed journal of `s_dev`.
+    pub(super) fn drop_journal(&mut self, s_dev: u32) {
+        self.journal.retain(|(_, request)| request.rdev != s_dev);
+    }
+
     /// Nothing more can come: all of it is due.
     pub(super) fn release(&mut self) {
         for due_ns in (self.files.iter_mut().map(|held| &mut held.0))
@@ -265,6 +270,7 @@ impl Core {
         let class = Class::of_errno(request.errno);
         let key = self.failure_key(class, request.rdev);
         let places = self.world.places_on(request.rdev);
+        let flushes: Vec<RequestEvent> = self.memory.flushes_below(request).cloned().collect();
         let (case, is_new) = self.open_case(&key, request.complete_ns);
         if is_new && let Some(&(broker, root)) = places.first() {
             (case.broker, case.root) = (broker, root);
@@ -275,6 +281,10 @@ impl Core {
         case.last_ns = case.last_ns.max(request.complete_ns);
         case.count_requests(std::slice::from_ref(request));
         case.add_journal(request);
+        for flush in &flushes {
+            case.count_requests(std::slice::from_ref(flush));
+            case.add_journal(flush);
+        }
         self.note_aborted(&key, request.rdev);
         key
     }

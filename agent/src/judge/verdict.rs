@@ -293,7 +293,18 @@ fn tell_join(join: &Join, world: &World) -> String {
             }
         ),
         How::Flush => format!("and during the call {first}"),
-        How::Journal => format!("and {first}, which is journal or metadata of its file system"),
+        How::Journal => {
+            let is_flush = |request: &&RequestEvent| request.op == "flush";
+            let mut journal = join.requests.iter().filter(|request| !is_flush(request));
+            let failed = journal.next().map(|request| tell_request(request, world));
+            let below = (join.requests.iter().find(is_flush))
+                .map(|request| format!(", because {} before it", tell_request(request, world)));
+            format!(
+                "and {}, which is journal or metadata of its file system{}",
+                failed.unwrap_or(first),
+                below.unwrap_or_default()
+            )
+        }
         How::Counters => {
             "and requests of the file failed during the call, but their records are missing"
                 .to_owned()

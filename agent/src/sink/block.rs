@@ -319,7 +319,10 @@ pub(super) fn request_line(request: &IncidentRequest, style: &Style) -> String {
         );
     }
     if let Some(by) = &request.submitter {
-        text += &format!(" by {} (pid {})", clean(&by.comm), by.pid);
+        text += &match by.comm.as_str() {
+            "" => format!(" by pid {}", by.pid),
+            comm => format!(" by {} (pid {})", clean(comm), by.pid),
+        };
     }
     let status = request.status.clone().unwrap_or_default();
     match &request.errno {

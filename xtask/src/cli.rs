@@ -128,6 +128,12 @@ pub enum ScenarioName {
     Noise,
     /// The agent starts after the error: UNKNOWN, never CONFIRMED
     Blind,
+    /// Writeback fails long before a roll's fsync is told: reported at once
+    Late,
+    /// Journal writes fail: error, read-only file system and lines are one incident
+    Journal,
+    /// Another process takes the disk: STALLED, and the process is named
+    Neighbour,
     /// 1 GiB flushed to a 100 MB/s disk: slow, explained, no finding
     Big,
     /// Minutes of load on healthy disks, exported as well: no finding

@@ -9,6 +9,7 @@ use fsyncscope_tests::broker::{Broker, BrokerConfig, KafkaVersion, ProduceConfig
 use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::writer::{Writer, WriterConfig};
 
+use super::late;
 use super::stage::Plan;
 use crate::cli::ScenarioName;
 use crate::process::say;
@@ -65,7 +66,7 @@ fn start_broker(
     }
     let broker = Broker::start(lab, config)?;
     let pid = broker.pid().context("the broker has no process")?;
-    broker.create_topic(topic, PARTITIONS)?;
+    broker.create_topic_with(topic, PARTITIONS, topic_configs(plan.name))?;
     let mut load = ProduceConfig::new(topic, 60);
     load.record_bytes = 1000;
     if plan.name == ScenarioName::Noise {
@@ -113,6 +114,15 @@ fn start_writer(lab: &Lab, plan: &Plan, log_dirs: Vec<PathBuf>) -> anyhow::Resul
     Ok((Keeper::Writer(Box::new(writer)), pid))
 }
 
+/// What the topic needs beside the broker's defaults.
+fn topic_configs(name: ScenarioName) -> &'static [(&'static str, &'static str)] {
+    match name {
+        // Ends behind the writeback, not before: it comes after 30 s.
+        ScenarioName::Late => &[("segment.ms", late::SEGMENT_MS)],
+        _ => &[],
+    }
+}
+
 /// What a scenario needs beside the stock configuration.
 fn properties(name: ScenarioName) -> Vec<(&'static str, &'static str)> {
     match name {
@@ -126,6 +136,8 @@ fn properties(name: ScenarioName) -> Vec<(&'static str, &'static str)> {
             ("log.flush.interval.messages", "1"),
             ("log.retention.check.interval.ms", "20000"),
         ],
+        // As most clusters: nothing is flushed before a segment is full.
+        ScenarioName::Late => Vec::new(),
         // Each batch flushes .log, .index and .timeindex.
         _ => vec![("log.flush.interval.messages", "1")],
     }

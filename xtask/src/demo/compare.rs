@@ -7,6 +7,7 @@ use fsyncscope_tests::faultdisk::{Op, TruthRequest};
 use super::incident::{Incident, Request, Sync};
 use super::scenario::Expect;
 use super::truth::{Truth, errno_name};
+use super::{journal, late, neighbour};
 
 /// A sync in flight becomes a finding after this; the agent's default.
 const STALL_NS: u64 = 1_000_000_000;
@@ -62,6 +63,18 @@ pub fn compare(expect: Expect, truth: &Truth, ours: &[Told]) -> Vec<String> {
             {
                 wrong.push(format!("no reason says `{word}`"));
             }
+        }),
+        Expect::ToldLate => with_one(ours, "CONFIRMED", "device-error", |told, wrong| {
+            compare_device(&told.last, truth, wrong);
+            late::compare(told, truth, wrong);
+        }),
+        Expect::Journal => with_one(ours, "CONFIRMED", "journal", |told, wrong| {
+            compare_device(&told.last, truth, wrong);
+            journal::compare(told, truth, wrong);
+        }),
+        Expect::Neighbour => with_one(ours, "STALLED", "neighbour", |told, wrong| {
+            compare_device(&told.last, truth, wrong);
+            neighbour::compare(told, truth, wrong);
         }),
         Expect::FlushHeld {
             delay_ms,
@@ -149,7 +162,8 @@ fn compare_device(incident: &Incident, truth: &Truth, wrong: &mut Vec<String>) {
     }
 }
 
-fn compare_failed_syncs(
+/// Each failed sync is the broker's, and one is of this kind.
+pub fn compare_failed_syncs(
     incident: &Incident,
     truth: &Truth,
     op: &str,
@@ -190,7 +204,8 @@ fn compare_failed_syncs(
     }
 }
 
-fn compare_failed_requests(incident: &Incident, truth: &Truth, wrong: &mut Vec<String>) {
+/// Each failed request is one that the disk failed.
+pub fn compare_failed_requests(incident: &Incident, truth: &Truth, wrong: &mut Vec<String>) {
     let failed: Vec<&Request> = incident
         .requests
         .iter()
@@ -231,7 +246,8 @@ fn compare_failed_requests(incident: &Incident, truth: &Truth, wrong: &mut Vec<S
     }
 }
 
-fn compare_log_line(incident: &Incident, truth: &Truth, wrong: &mut Vec<String>) {
+/// Each line is one of the broker's log.
+pub fn compare_log_line(incident: &Incident, truth: &Truth, wrong: &mut Vec<String>) {
     if incident.log_events.is_empty() {
         wrong.push("no line of the broker's log".into());
     }
@@ -326,4 +342,4 @@ fn compare_told_in_time(told: &Told, truth: &Truth, wrong: &mut Vec<String>) {
 
 #[cfg(test)]
 #[path = "compare_tests.rs"]
-mod tests;
+pub mod tests;

@@ -6,7 +6,8 @@ use super::super::incident::{Breakdown, Broker, Device, LogEvent};
 use super::super::truth::Placed;
 use super::*;
 
-const LINE: &str =
+/// The second line of the broker's log.
+pub const LINE: &str =
     "[2026-01-01 00:00:00,000] ERROR Error while flushing log for orders-0 in dir /d";
 
 const EIO: Expect = Expect::Failed {
@@ -21,7 +22,8 @@ const HANG: Expect = Expect::FlushHeld {
     while_in_flight: true,
 };
 
-fn touched(op: Op, sector: u64, bytes: u64, errno: i32) -> TruthRequest {
+/// A request that a rule touched.
+pub fn touched(op: Op, sector: u64, bytes: u64, errno: i32) -> TruthRequest {
     let arrival = Stamp {
         realtime_ns: 0,
         monotonic_ns: 5_000_000_000,
@@ -39,7 +41,8 @@ fn touched(op: Op, sector: u64, bytes: u64, errno: i32) -> TruthRequest {
     }
 }
 
-fn truth(request: TruthRequest) -> Truth {
+/// One request, one file, two lines.
+pub fn truth(request: TruthRequest) -> Truth {
     Truth {
         broker_pid: 7,
         log_dir: "/d".into(),
@@ -50,10 +53,12 @@ fn truth(request: TruthRequest) -> Truth {
             sectors: vec![(800, 900)],
         }],
         broker_log: vec!["first".into(), LINE.into()],
+        outsider: None,
     }
 }
 
-fn sync() -> Sync {
+/// Of the broker's file.
+pub fn sync() -> Sync {
     Sync {
         op: "fsync".into(),
         path: Some("/d/orders-0/0.log".into()),
@@ -66,7 +71,8 @@ fn sync() -> Sync {
     }
 }
 
-fn incident(verdict: &str, cause: &str) -> Incident {
+/// Of the broker, on its disk.
+pub fn incident(verdict: &str, cause: &str) -> Incident {
     Incident {
         id: "i".into(),
         verdict: verdict.into(),

@@ -17,7 +17,10 @@ pub struct Incident {
     pub log_events: Vec<LogEvent>,
     pub syncs: Vec<Sync>,
     pub requests: Vec<Request>,
+    pub operations: Vec<Operation>,
     pub device: Option<Device>,
+    pub neighbours: Vec<Neighbour>,
+    pub totals: Totals,
 }
 
 /// Whose.
@@ -49,10 +52,58 @@ pub struct Sync {
     pub pid: u32,
     pub tid: u32,
     pub comm: String,
+    pub time: String,
     pub duration_ns: u64,
     pub errno: Option<String>,
     pub in_flight: bool,
+    pub told_late_by_ns: Option<u64>,
     pub breakdown: Option<Breakdown>,
+}
+
+impl Sync {
+    /// When the call began, by CLOCK_REALTIME.
+    pub fn begin_ns(&self) -> Option<u64> {
+        let time: jiff::Timestamp = self.time.parse().ok()?;
+        u64::try_from(time.as_nanosecond()).ok()
+    }
+}
+
+/// Data that could not be written, known before a sync said so.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Operation {
+    pub op: String,
+    pub path: Option<String>,
+    pub topic_partition: Option<String>,
+    pub errno: Option<String>,
+    pub told: Vec<Caller>,
+}
+
+/// Who was told of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Caller {
+    pub pid: u32,
+    pub comm: String,
+}
+
+/// Who else used the disk.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Neighbour {
+    pub pid: u32,
+    pub comm: Option<String>,
+    pub path: Option<String>,
+    pub nr_requests: u64,
+    pub nr_bytes: u64,
+    pub longest_ns: u64,
+}
+
+/// Also what is not listed.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    pub requests: u64,
 }
 
 /// Where its time went.

@@ -2,7 +2,8 @@
 //! beside it, and the agent's answer held against what the disk knows.
 //! `scenario` says what is done and expected, `stage` does it with a `cast`,
 //! `agent` runs the tool, `compare` judges it, `report` tells the chain;
-//! `healthy` is the scenario in which nothing fails. Touches only its own files
+//! `late`, `journal` and `neighbour` are
+//! scenarios with a course of their own, `healthy` is the one in which nothing fails. Touches only its own files
 //! and loop devices.
 
 mod agent;
@@ -13,7 +14,10 @@ mod exporter;
 mod foreign;
 mod healthy;
 mod incident;
+mod journal;
+mod late;
 mod names;
+mod neighbour;
 mod report;
 mod scenario;
 mod stage;
@@ -28,13 +32,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use fsyncscope_tests::broker::KafkaVersion;
-use fsyncscope_tests::faultdisk::{Rule, RuleOp};
+use fsyncscope_tests::faultdisk::{FsKind, Rule, RuleOp};
 use fsyncscope_tests::lab::Lab;
 
 use crate::build;
 use crate::cli::{DemoArgs, ScenarioName};
 use crate::process::{EXIT_NOT_SO, is_root, output, say};
 use crate::setup::{self, Need};
+use crate::truth::layout::read_layout;
 
 use agent::Agent;
 use cast::Cast;
@@ -42,6 +47,7 @@ use compare::Told;
 use names::Names;
 use scenario::Expect;
 use stage::{Plan, Stage};
+use truth::Outsider;
 
 /// Played with the built-in writer.
 const EXIT_PROVES_NOTHING: u8 = 4;
@@ -71,6 +77,7 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<u8> {
     let plan = make_plan(args)?;
     setup::packages(match (args.scenario, plan.cast) {
         (ScenarioName::Healthy, _) => Need::DEMO_HEALTHY,
+        (ScenarioName::Neighbour, _) => Need::DEMO_NEIGHBOUR,
         (_, Cast::Broker(_)) => Need::DEMO,
         (_, Cast::Writer) => Need::DEMO_WRITER,
     })?;
@@ -151,6 +158,10 @@ fn print_outcome(args: &DemoArgs, outcome: &Outcome) {
 fn play(lab: &Lab, plan: &Plan, binary: &Path) -> anyhow::Result<Outcome> {
     let name = plan.name;
     let mut stage = Stage::set_up(lab, plan)?;
+    if name == ScenarioName::Neighbour {
+        neighbour::prepare(lab, &stage)?;
+    }
+    let mut outsider = None;
     let agent = if name == ScenarioName::Blind {
         stage.disk().set_rules(&rules(&stage, name)?)?;
         wait_for("the broker to print its error", 40, || {
@@ -161,7 +172,7 @@ fn play(lab: &Lab, plan: &Plan, binary: &Path) -> anyhow::Result<Outcome> {
         start_agent(lab, binary)?
     } else {
         let agent = start_agent(lab, binary)?;
-        inject(lab, &mut stage, name)?;
+        outsider = inject(lab, &mut stage, name)?;
         agent
     };
     watch(&agent, name)?;
@@ -170,7 +181,8 @@ fn play(lab: &Lab, plan: &Plan, binary: &Path) -> anyhow::Result<Outcome> {
     stage.set_bandwidth(0)?;
     say("stopping the agent");
     let (output, code) = agent.stop()?;
-    let truth = stage.truth()?;
+    let mut truth = stage.truth()?;
+    truth.outsider = outsider;
     let ours = compare::of_broker(&truth, &output.told);
     let mut wrong = compare::compare(scenario::expect(name), &truth, &ours);
     let expected = i32::from(!output.told.is_empty());
@@ -195,29 +207,34 @@ fn start_agent(lab: &Lab, binary: &Path) -> anyhow::Result<Agent> {
 }
 
 fn rules(stage: &Stage, name: ScenarioName) -> anyhow::Result<Vec<Rule>> {
-    let index = match name {
+    let aimed = match name {
         ScenarioName::Index => stage.index_sectors()?,
+        ScenarioName::Late => late::sectors(stage)?,
+        ScenarioName::Journal => read_layout(stage.disk(), FsKind::Ext4)?.journal,
         _ => Vec::new(),
     };
-    Ok(scenario::rules(name, stage.disk().data_sectors()?, &index))
+    Ok(scenario::rules(name, stage.disk().data_sectors()?, &aimed))
 }
 
-/// Makes happen what the scenario is about.
-fn inject(lab: &Lab, stage: &mut Stage, name: ScenarioName) -> anyhow::Result<()> {
+/// Makes happen what the scenario is about. Out: the other process, if there was one.
+fn inject(lab: &Lab, stage: &mut Stage, name: ScenarioName) -> anyhow::Result<Option<Outsider>> {
     say(format!(
         "scenario {} on {}",
         scenario_text(name),
         stage.disk().loop_dev().display()
     ));
     match name {
-        ScenarioName::Bystander => fail_bystanders(lab, stage),
-        ScenarioName::Noise => forge_line(stage),
+        ScenarioName::Bystander => fail_bystanders(lab, stage)?,
+        ScenarioName::Noise => forge_line(stage)?,
+        ScenarioName::Late => late::play(stage)?,
+        ScenarioName::Neighbour => return neighbour::play(lab, stage).map(Some),
         ScenarioName::Big => {
             stage.set_bandwidth(100_000_000)?;
-            stage.produce_bulk(1 << 30)
+            stage.produce_bulk(1 << 30)?;
         }
-        _ => stage.disk().set_rules(&rules(stage, name)?),
+        _ => stage.disk().set_rules(&rules(stage, name)?)?,
     }
+    Ok(None)
 }
 
 fn scenario_text(name: ScenarioName) -> String {
@@ -292,6 +309,13 @@ fn watch(agent: &Agent, name: ScenarioName) -> anyhow::Result<()> {
             let _ = wait_for("the agent's report", 40, || !agent.output().told.is_empty());
             thread::sleep(Duration::from_secs(5));
         }
+        // The course itself has waited for the first report.
+        Expect::ToldLate => thread::sleep(Duration::from_secs(6)),
+        Expect::Journal => {
+            let _ = wait_for("the agent's report", 40, || !agent.output().told.is_empty());
+            thread::sleep(Duration::from_secs(10));
+        }
+        Expect::Neighbour => thread::sleep(Duration::from_secs(5)),
         Expect::FlushHeld { delay_ms, .. } => {
             say("waiting while the device holds its flush");
             thread::sleep(Duration::from_millis(delay_ms) + Duration::from_secs(8));

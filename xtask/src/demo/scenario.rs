@@ -26,6 +26,14 @@ pub enum Expect {
         /// It must be reported while it lasts.
         while_in_flight: bool,
     },
+    /// CONFIRMED, device-error: lost data is told at once, and the fsync that is
+    /// told later, with the broker's line, is of the same incident.
+    ToldLate,
+    /// CONFIRMED, journal: the request, the failed syncs, the read-only file
+    /// system and the broker's lines.
+    Journal,
+    /// STALLED, neighbour: with the process that took the disk.
+    Neighbour,
     /// Nothing that concerns the broker.
     Nothing,
     /// UNKNOWN, and nothing more certain.
@@ -55,6 +63,9 @@ pub fn expect(name: ScenarioName) -> Expect {
             delay_ms: 20_000,
             while_in_flight: true,
         },
+        ScenarioName::Late => Expect::ToldLate,
+        ScenarioName::Journal => Expect::Journal,
+        ScenarioName::Neighbour => Expect::Neighbour,
         ScenarioName::Bystander
         | ScenarioName::Noise
         | ScenarioName::Big
@@ -64,8 +75,8 @@ pub fn expect(name: ScenarioName) -> Expect {
 }
 
 /// What is done to the disk that is made to fail. In: the sectors that hold its
-/// data, and those of the index files.
-pub fn rules(name: ScenarioName, data: (u64, u64), index: &[(u64, u64)]) -> Vec<Rule> {
+/// data, and those of the files that the scenario is about.
+pub fn rules(name: ScenarioName, data: (u64, u64), aimed: &[(u64, u64)]) -> Vec<Rule> {
     let write_error = |(first, last)| {
         Rule::on(RuleOp::Write)
             .sectors(first, last)
@@ -75,7 +86,11 @@ pub fn rules(name: ScenarioName, data: (u64, u64), index: &[(u64, u64)]) -> Vec<
         ScenarioName::Eio | ScenarioName::Blind | ScenarioName::Bystander => {
             vec![write_error(data)]
         }
-        ScenarioName::Index => index.iter().copied().map(write_error).collect(),
+        ScenarioName::Index | ScenarioName::Late | ScenarioName::Journal => {
+            aimed.iter().copied().map(write_error).collect()
+        }
+        // Changes nothing: each write is noted.
+        ScenarioName::Neighbour => vec![Rule::on(RuleOp::Write)],
         ScenarioName::Stall => vec![Rule::on(RuleOp::Flush).delay_ms(1500)],
         ScenarioName::Hang => vec![Rule::on(RuleOp::Flush).delay_ms(20_000).count(1)],
         ScenarioName::Noise | ScenarioName::Big | ScenarioName::Healthy => Vec::new(),
@@ -104,6 +119,13 @@ mod tests {
         let rules_of = |name| rules(name, (100, 200), &[(8, 15), (32, 39)]);
         assert_eq!(rules_of(ScenarioName::Eio)[0].errno, libc::EIO);
         assert_eq!(rules_of(ScenarioName::Index).len(), 2);
+        assert_eq!(rules_of(ScenarioName::Late)[1].sectors, Some((32, 39)));
+        assert_eq!(rules_of(ScenarioName::Journal)[0].errno, libc::EIO);
+        // Only noted.
+        assert_eq!(
+            rules_of(ScenarioName::Neighbour)[0],
+            Rule::on(RuleOp::Write)
+        );
         assert!(rules_of(ScenarioName::Noise).is_empty());
     }
 }

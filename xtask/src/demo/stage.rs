@@ -147,6 +147,26 @@ impl Stage {
         Ok(())
     }
 
+    /// Ends all load.
+    pub fn stop_producing(&mut self) -> anyhow::Result<()> {
+        let Keeper::Broker { producers, .. } = &mut self.keeper else {
+            bail!("the stand-in writes until it ends: this scenario needs a broker");
+        };
+        producers.clear();
+        Ok(())
+    }
+
+    /// Produces so many records to the topic. Out: whether all were taken.
+    pub fn produce(&self, records: u64) -> anyhow::Result<bool> {
+        let Keeper::Broker { broker, .. } = &self.keeper else {
+            bail!("the stand-in takes no records: this scenario needs a broker");
+        };
+        let mut load = ProduceConfig::new(&self.plan.names.topic, 100);
+        load.record_bytes = 1000;
+        load.records = records;
+        broker.produce(&load)?.wait(Duration::from_secs(60))
+    }
+
     /// Limits the rate of all disks.
     pub fn set_bandwidth(&self, bytes_per_s: u64) -> anyhow::Result<()> {
         self.disks
@@ -165,6 +185,16 @@ impl Stage {
             })
             .map(|(partition, dir)| dir.join(partition))
             .collect())
+    }
+
+    /// The partitions' segments.
+    pub fn segments(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut segments = Vec::new();
+        for partition in self.partitions_on_faulty()? {
+            let files = files_of(&partition)?.into_iter();
+            segments.extend(files.filter(|file| file.extension().is_some_and(|end| end == "log")));
+        }
+        Ok(segments)
     }
 
     /// Where the partitions' index files lie.
@@ -214,6 +244,7 @@ impl Stage {
             requests: touched(&self.disk().truth()?),
             files,
             broker_log: self.read_log(),
+            outsider: None,
         })
     }
 }

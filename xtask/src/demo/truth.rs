@@ -12,6 +12,15 @@ pub struct Placed {
     pub sectors: Vec<(u64, u64)>,
 }
 
+/// A process that is not the broker's, and its file on the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct Outsider {
+    /// Process.
+    pub pid: u32,
+    /// As the process names it, with its sectors.
+    pub file: Placed,
+}
+
 /// The known truth of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
@@ -27,6 +36,8 @@ pub struct Truth {
     pub files: Vec<Placed>,
     /// The broker's log, whole.
     pub broker_log: Vec<String>,
+    /// Who else wrote to the disk.
+    pub outsider: Option<Outsider>,
 }
 
 impl Truth {
@@ -40,6 +51,12 @@ impl Truth {
             let is_around = sector <= request.sector && end >= request_end;
             request.op == op && (is_within || is_around)
         })
+    }
+
+    /// The requests that were answered with an error.
+    pub fn failed(&self) -> impl Iterator<Item = &TruthRequest> {
+        let all = self.requests.iter();
+        all.filter(|request| request.errno != 0)
     }
 
     /// The file that holds this sector.

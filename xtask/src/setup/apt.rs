@@ -33,7 +33,7 @@ const MKFS_XFS: Need = need("mkfs.xfs", "xfsprogs", "file systems of the lab");
 const JAVA: Need = need("java", "default-jdk-headless", "real brokers");
 const MVN: Need = need("mvn", "maven", "the broker's jars from Maven Central");
 const PROMTOOL: Need = need("promtool", "prometheus", "checks what export serves");
-const FIO: Need = need("fio", "fio", "load of the bench");
+const FIO: Need = need("fio", "fio", "load of the bench and of a demo");
 const BIOLATENCY: Need = need("biolatency", "libbpf-tools", "peer of the bench");
 const BPFTRACE: Need = need("bpftrace", "bpftrace", "peer of the bench");
 const BPFTOOL: Need = need("bpftool", "bpftool", "run time of BPF programs");
@@ -51,6 +51,8 @@ impl Need {
     pub const DEMO: &[Need] = &[LOSETUP, MKFS_EXT4, JAVA, MVN];
     /// Of the demo in which nothing fails.
     pub const DEMO_HEALTHY: &[Need] = &[LOSETUP, MKFS_EXT4, JAVA, MVN, PROMTOOL];
+    /// Of the demo with another process on the disk.
+    pub const DEMO_NEIGHBOUR: &[Need] = &[LOSETUP, MKFS_EXT4, JAVA, MVN, FIO];
     /// Of the campaign against known truth.
     pub const TRUTH: &[Need] = &[LOSETUP, MKFS_EXT4, MKFS_XFS];
     /// Of the demo with the built-in writer.

@@ -15,7 +15,7 @@ mod group;
 mod healthy;
 mod held;
 mod known;
-mod layout;
+pub mod layout;
 mod page;
 #[cfg(test)]
 mod planted;

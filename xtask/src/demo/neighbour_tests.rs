@@ -1,0 +1,106 @@
+//! A neighbour that is not named, or wrongly, is found; what is right passes.
+
+use fsyncscope_tests::faultdisk::Stamp;
+
+use super::super::compare::tests::{LINE, incident, sync, touched, truth};
+use super::super::incident::{LogEvent, Neighbour, Sync};
+use super::*;
+
+const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
+const BYTES: u64 = 40 << 20;
+
+fn disk() -> Truth {
+    let mut request = touched(Op::Write, 5000, BYTES, 0);
+    request.reply = Some(Stamp {
+        realtime_ns: BEGIN_NS + 1_000_000_000,
+        monotonic_ns: 0,
+    });
+    let mut after = request.clone();
+    after.reply = Some(Stamp {
+        realtime_ns: BEGIN_NS + 9_000_000_000,
+        monotonic_ns: 0,
+    });
+    let mut truth = truth(request);
+    // Of the same file, but after the sync.
+    truth.requests.push(after);
+    truth.outsider = Some(Outsider {
+        pid: 77,
+        file: Placed {
+            path: "/backup.bin".into(),
+            sectors: vec![(5000, 200_000)],
+        },
+    });
+    truth
+}
+
+fn wrong(change: impl Fn(&mut Told)) -> Vec<String> {
+    let mut last = incident("STALLED", "neighbour");
+    last.syncs = vec![Sync {
+        time: "2023-11-14T22:13:20Z".into(),
+        duration_ns: 2_000_000_000,
+        ..sync()
+    }];
+    last.neighbours = vec![Neighbour {
+        pid: 77,
+        comm: Some("fio".into()),
+        path: Some("backup.bin".into()),
+        nr_requests: 40,
+        nr_bytes: BYTES,
+        longest_ns: 1,
+    }];
+    let mut told = Told {
+        last,
+        ..Told::default()
+    };
+    change(&mut told);
+    let mut wrong = Vec::new();
+    compare(&told, &disk(), &mut wrong);
+    wrong
+}
+
+#[test]
+fn what_is_right_passes() {
+    assert_eq!(wrong(|_| {}), [""; 0]);
+}
+
+#[test]
+fn another_process_or_none_is_found() {
+    let none = wrong(|told| told.last.neighbours.clear());
+    assert_eq!(none, ["no neighbour is named"]);
+    assert_eq!(wrong(|told| told.last.neighbours[0].pid = 78).len(), 1);
+    assert_eq!(wrong(|told| told.last.neighbours[0].comm = None).len(), 1);
+    let broker = wrong(|told| {
+        let mut broker = told.last.neighbours[0].clone();
+        broker.pid = 7;
+        told.last.neighbours.push(broker);
+    });
+    assert_eq!(broker, ["the broker is called its own neighbour"]);
+}
+
+#[test]
+fn bytes_that_the_disk_did_not_see_then_are_found() {
+    assert_eq!(wrong(|told| told.last.neighbours[0].nr_bytes *= 2).len(), 1);
+    let earlier = wrong(|told| told.last.syncs[0].time = "2023-11-14T22:10:00Z".into());
+    assert_eq!(earlier.len(), 1);
+    let file = wrong(|told| told.last.neighbours[0].path = Some("kafka/other".into()));
+    assert_eq!(
+        file,
+        ["the neighbour's file is said to be Some(\"kafka/other\"), not /backup.bin"]
+    );
+}
+
+#[test]
+fn a_failure_and_a_line_are_found() {
+    let failed = wrong(|told| told.last.syncs[0].errno = Some("EIO".into()));
+    assert_eq!(
+        failed,
+        ["fsync of /d/orders-0/0.log is said to fail with EIO"]
+    );
+    let line = wrong(|told| {
+        told.last.log_events.push(LogEvent {
+            text: LINE.into(),
+            ..LogEvent::default()
+        });
+    });
+    assert_eq!(line.len(), 1);
+}

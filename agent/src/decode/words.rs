@@ -13,6 +13,9 @@ pub fn sync_op_name(code: u8) -> String {
         op::MSYNC => "msync".to_owned(),
         op::SYNC_FILE_RANGE => "sync_file_range".to_owned(),
         op::SYNCFS => "syncfs".to_owned(),
+        op::DSYNC => "dsync".to_owned(),
+        op::IO_URING => "io_uring".to_owned(),
+        op::AIO => "aio".to_owned(),
         other => format!("op({other})"),
     }
 }

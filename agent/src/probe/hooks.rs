@@ -180,22 +180,32 @@ pub static TABLE: &[Hook] = &[
         "errors consumed by sync_file_range before an fsync sees them"
     ),
     sync_hook!("syncfs", false, "syncs of a whole file system"),
+    // The exit first: a sync that is opened must be closed.
     Hook {
         name: "ext4_sync_file_enter",
         required: false,
-        lost: "files of syncs on ext4: path, partition, request",
+        lost: "files of syncs on ext4: path, partition, request; syncs by O_DSYNC, io_uring, AIO",
         forms: &[
             Form {
                 name: "typed_tracepoint",
-                programs: &[(
-                    "ext4_sync_file_enter_typed",
-                    Attach::Typed("ext4_sync_file_enter"),
-                )],
+                programs: &[
+                    (
+                        "ext4_sync_file_exit_typed",
+                        Attach::Typed("ext4_sync_file_exit"),
+                    ),
+                    (
+                        "ext4_sync_file_enter_typed",
+                        Attach::Typed("ext4_sync_file_enter"),
+                    ),
+                ],
                 facts: FILE,
             },
             Form {
                 name: "raw_tracepoint",
-                programs: &[("ext4_sync_file_enter", Attach::Raw("ext4_sync_file_enter"))],
+                programs: &[
+                    ("ext4_sync_file_exit", Attach::Raw("ext4_sync_file_exit")),
+                    ("ext4_sync_file_enter", Attach::Raw("ext4_sync_file_enter")),
+                ],
                 facts: FILE,
             },
         ],

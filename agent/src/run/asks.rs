@@ -61,12 +61,12 @@ pub(super) async fn threads(watcher: &WorkerHandle, syncs: &mut [InFlightSync]) 
         let Ok(Answer::Thread(thread)) = watcher.ask(request, THREAD_DEADLINE).await else {
             continue;
         };
+        sync.confirmed = if thread.gone {
+            Some(false)
+        } else {
+            scan::is_in_op(&sync.sync.op, &thread)
+        };
         sync.sync.comm = thread.comm;
         sync.stack = thread.stack;
-        if thread.gone {
-            sync.confirmed = Some(false);
-        } else if thread.syscall_known {
-            sync.confirmed = Some(thread.syscall == scan::syscall_number(&sync.sync.op));
-        }
     }
 }

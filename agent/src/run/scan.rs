@@ -13,6 +13,7 @@ use fsyncscope_abi::{
 use crate::{
     decode::{FlagMasks, counters, decode_in_flight, decode_outstanding, sync_op_name},
     event::{Counters, InFlightRequest, InFlightSync, Summary, SummaryRow},
+    helper::ThreadState,
     histogram::{HistAccumulator, percentiles},
     probe::{maps::Maps, recursion_misses},
 };
@@ -86,7 +87,7 @@ pub fn outstanding(maps: &Maps, masks: FlagMasks) -> Vec<InFlightRequest> {
     let mut all = Vec::new();
     for (dev, requests) in &mut by_disk {
         if is_idle(Path::new(SYS), *dev) {
-            continue;
+            requests.retain(|rq| rq.op == FLUSH);
         }
         requests.sort_by_key(|rq| rq.issue_ns);
         requests.truncate(PER_DISK);
@@ -97,23 +98,32 @@ pub fn outstanding(maps: &Maps, masks: FlagMasks) -> Vec<InFlightRequest> {
 
 /// Requests outstanding: disk → how many.
 pub fn outstanding_counts(maps: &Maps) -> BTreeMap<u32, u64> {
-    let mut counts = BTreeMap::new();
+    // All, and flushes alone.
+    let mut counts = BTreeMap::<u32, (u64, u64)>::new();
     for (_, state) in maps.rqs.iter().filter_map(Result::ok) {
         if state.dev != 0 {
-            *counts.entry(state.dev).or_default() += u64::from(state.issue_ns != 0);
+            let count = counts.entry(state.dev).or_default();
+            let is_outstanding = state.issue_ns != 0;
+            count.0 += u64::from(is_outstanding);
+            count.1 += u64::from(is_outstanding && state.cmd_flags as u8 == req_op::FLUSH);
         }
     }
-    for (dev, count) in &mut counts {
-        if *count > 0 && is_idle(Path::new(SYS), *dev) {
-            *count = 0;
-        }
-    }
-    counts
+    let told = |(dev, (all, flushes)): (u32, (u64, u64))| {
+        let is_idle = all > 0 && is_idle(Path::new(SYS), dev);
+        (dev, if is_idle { flushes } else { all })
+    };
+    counts.into_iter().map(told).collect()
 }
 
-/// True if the kernel says that the disk has no request in flight: what the map
-/// holds of it has then completed unseen. sysfs answers from memory, however the
-/// disk is. False where it does not know the disk, as for hidden paths.
+/// Name of the operation that the kernel counts in no flight of a disk: its
+/// request is the block layer's own (blk_kick_flush). A lost completion of one
+/// lasts until the next flush, which takes the same request.
+const FLUSH: &str = "flush";
+
+/// True if the kernel says that the disk has no request in flight but flushes:
+/// what else the map holds of it has then completed unseen. sysfs answers from
+/// memory, however the disk is. False where it does not know the disk, as for
+/// hidden paths.
 fn is_idle(sys: &Path, dev: u32) -> bool {
     let (major, minor) = (dev >> 20, dev & 0xf_ffff);
     let path = sys.join(format!("dev/block/{major}:{minor}/inflight"));
@@ -175,24 +185,79 @@ pub fn summary(maps: &Maps) -> Summary {
     Summary { rows }
 }
 
-/// Number of a sync system call on this architecture.
-pub fn syscall_number(op: &str) -> Option<i64> {
-    let number = match op {
-        "fsync" => libc::SYS_fsync,
-        "fdatasync" => libc::SYS_fdatasync,
-        "msync" => libc::SYS_msync,
-        "sync_file_range" => libc::SYS_sync_file_range,
-        "syncfs" => libc::SYS_syncfs,
-        _ => return None,
+/// Whether a thread that was seen in `op` is still in it, by the system call and
+/// the kernel stack that /proc shows of it. None: they do not tell.
+pub fn is_in_op(op: &str, thread: &ThreadState) -> Option<bool> {
+    let calls: &[libc::c_long] = match op {
+        "fsync" => &[libc::SYS_fsync],
+        "fdatasync" => &[libc::SYS_fdatasync],
+        "msync" => &[libc::SYS_msync],
+        "sync_file_range" => &[libc::SYS_sync_file_range],
+        "syncfs" => &[libc::SYS_syncfs],
+        "dsync" => WRITES,
+        // A worker is in no call of its own.
+        _ => {
+            let is_syncing = |frame: &String| SYNC_FRAMES.iter().any(|name| frame.contains(name));
+            return (!thread.stack.is_empty()).then(|| thread.stack.iter().any(is_syncing));
+        }
     };
-    // c_long is 64 bits on every supported architecture.
-    Some(number)
+    let is_in = |call: i64| calls.contains(&call);
+    thread
+        .syscall_known
+        .then(|| thread.syscall.is_some_and(is_in))
 }
+
+/// Calls in which a write may have to be durable before they return.
+const WRITES: &[libc::c_long] = &[
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_sendfile,
+    libc::SYS_splice,
+    libc::SYS_copy_file_range,
+    libc::SYS_io_submit,
+    libc::SYS_io_uring_enter,
+];
+
+/// One of these is in the stack of every thread that is in a sync of a file.
+const SYNC_FRAMES: [&str; 2] = ["sync_file", "vfs_fsync"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::helper::testdir::TestDir;
+
+    fn thread(syscall: Option<i64>, stack: &[&str]) -> ThreadState {
+        ThreadState {
+            syscall,
+            syscall_known: true,
+            stack: stack.iter().map(|frame| (*frame).to_owned()).collect(),
+            ..ThreadState::default()
+        }
+    }
+
+    #[test]
+    fn a_thread_is_in_a_sync_by_its_call() {
+        let writing = thread(Some(libc::SYS_pwrite64), &[]);
+        let waiting = thread(Some(libc::SYS_futex), &[]);
+        assert_eq!(is_in_op("dsync", &writing), Some(true));
+        assert_eq!(is_in_op("dsync", &waiting), Some(false));
+        assert_eq!(is_in_op("fsync", &writing), Some(false));
+        assert_eq!(is_in_op("fsync", &ThreadState::default()), None);
+    }
+
+    #[test]
+    fn a_worker_is_in_a_sync_by_its_stack() {
+        let syncing = thread(None, &["submit_bio_wait+0x1/0x2", "ext4_sync_file+0x3/0x4"]);
+        let idle = thread(None, &["io_wq_worker+0x1/0x2"]);
+        for op in ["io_uring", "aio"] {
+            assert_eq!(is_in_op(op, &syncing), Some(true));
+            assert_eq!(is_in_op(op, &idle), Some(false));
+            assert_eq!(is_in_op(op, &thread(None, &[])), None);
+        }
+    }
 
     #[test]
     fn a_disk_is_idle_only_if_the_kernel_says_so() {

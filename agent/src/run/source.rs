@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fsyncscope_abi::block::req_op;
+use fsyncscope_abi::{block::req_op, sync::op};
 
 use crate::{
     brokerlog::StorageEventKind,
@@ -219,7 +219,7 @@ impl LiveSource {
 }
 
 fn sync_op_code(name: &str) -> u8 {
-    (1..=5)
+    (1..=op::LAST)
         .find(|code| crate::decode::sync_op_name(*code) == name)
         .unwrap_or(0)
 }

@@ -199,7 +199,7 @@ impl Tables {
             pad: 0,
         };
         maps.roots
-            .insert(&key, &(slot as u32), 0)
+            .insert(&key, &(u32::from(broker) << 16 | slot as u32), 0)
             .context("watch a directory: insert into ROOTS")?;
         create(
             maps.filesystems

@@ -205,8 +205,14 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
     if let Some(partition) = &sync.topic_partition {
         of.push(format!("partition {}", clean(partition)));
     }
+    // What a kernel thread syncs it syncs for somebody whom nothing names.
+    let whose = if sync.op == "aio" {
+        "caller unknown, kernel thread"
+    } else {
+        "thread"
+    };
     of.push(format!(
-        "thread {} (tid {}, pid {})",
+        "{whose} {} (tid {}, pid {})",
         clean(&sync.comm),
         sync.tid,
         sync.pid

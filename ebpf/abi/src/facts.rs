@@ -174,8 +174,8 @@ pub struct Facts {
     pub request_span_pages: u32,
     /// Pages a CPU of WAIT_SPANS, a power of two
     pub wait_span_pages: u32,
-    /// Zero.
-    pub pad: u32,
+    /// task_struct.flags
+    pub task_flags: u32,
 }
 
 impl Facts {
@@ -254,7 +254,7 @@ impl Facts {
             watch_all: 0,
             request_span_pages: 1,
             wait_span_pages: 1,
-            pad: 0,
+            task_flags: UNKNOWN,
         }
     }
 }

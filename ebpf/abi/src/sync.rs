@@ -6,7 +6,7 @@ use crate::{
     keys::{InodeKey, Names},
 };
 
-/// Which system call ([`SyncState::op`]).
+/// Which system call, or what else made the sync ([`SyncState::op`]).
 pub mod op {
     /// `fsync(2)`
     pub const FSYNC: u8 = 1;
@@ -18,6 +18,21 @@ pub mod op {
     pub const SYNC_FILE_RANGE: u8 = 4;
     /// `syncfs(2)`
     pub const SYNCFS: u8 = 5;
+    /// Inside another system call: a write with O_DSYNC, O_SYNC or RWF_DSYNC.
+    /// This one and those below are opened and closed by the file system's own
+    /// tracepoints.
+    pub const DSYNC: u8 = 6;
+    /// In a worker of io_uring, which belongs to the process that asked.
+    pub const IO_URING: u8 = 7;
+    /// In a kernel thread, for a caller that is not known: AIO.
+    pub const AIO: u8 = 8;
+    /// The last one.
+    pub const LAST: u8 = AIO;
+
+    /// True for a sync that began in the file system, not with a system call.
+    pub const fn is_opened_by_file_system(op: u8) -> bool {
+        op >= DSYNC
+    }
 }
 
 /// What block requests did to one inode (value part of INODE), or the

@@ -3,25 +3,43 @@
 //! descriptor table.
 //!
 //! - `ext4_sync_file_enter(struct file *, int datasync)`, 5.10 to 7.3
+//! - `ext4_sync_file_exit(struct inode *, int ret)`, 5.10 to 7.3
 //! - `xfs_file_fsync(struct xfs_inode *)`, 5.10 to 7.3
 //! - `btrfs_sync_file(struct file *, int)` to 6.18, `btrfs_sync_file_enter` in 7.3
+//!
+//! On ext4 a sync that no sync system call made is opened and closed here: writes
+//! with O_DSYNC or RWF_DSYNC, io_uring, AIO. xfs tells no end of a sync, nor does
+//! btrfs before 7: there such a sync is not followed, since it would hang for ever.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::bpf_get_current_task,
+    },
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use fsyncscope_abi::{block::InodeState, keys::InodeKey, loss::Loss, sync::SyncState};
+use fsyncscope_abi::{
+    block::InodeState,
+    facts::UNKNOWN,
+    keys::{InodeKey, SLOT_NONE, Target},
+    loss::Loss,
+    sync::{SyncState, op},
+};
 
 use crate::{
+    hooks::sync::{close, open, target_of},
     kernel::{
         fact,
-        file::{dentry_of_inode, key_of, read_names, root_of},
+        file::{dentry_of_inode, key_of, read_names, root_of, watched_root_of},
         read::{Addr, Mem, Probe, Typed},
     },
-    maps::{INODES, NAMES, OPS, SCRATCH_NAMES, epoch, lost},
+    maps::{FILESYSTEMS, INODES, NAMES, OPS, SCRATCH_NAMES, epoch, lost},
 };
+
+/// PF_KTHREAD (include/linux/sched.h, 5.10 to 7.3).
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// The sync that this thread is in, if it is watched.
 #[inline(always)]
@@ -85,19 +103,116 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, dentry: Addr, now_epoch: u1
 /// ext4, typed: `file` is the first argument.
 #[btf_tracepoint(function = "ext4_sync_file_enter")]
 pub fn ext4_sync_file_enter_typed(ctx: BtfTracePointContext) -> i32 {
-    if let Some(state) = open_sync() {
-        from_file::<Typed>(state, ctx.arg(0));
-    }
+    ext4_entered::<Typed>(ctx.arg(0));
     0
 }
 
 /// ext4, raw.
 #[raw_tracepoint(tracepoint = "ext4_sync_file_enter")]
 pub fn ext4_sync_file_enter(ctx: RawTracePointContext) -> i32 {
-    if let Some(state) = open_sync() {
-        from_file::<Probe>(state, ctx.arg(0));
-    }
+    ext4_entered::<Probe>(ctx.arg(0));
     0
+}
+
+#[inline(always)]
+fn ext4_entered<M: Mem>(file: Addr) {
+    let state = match open_sync() {
+        Some(state) => state,
+        None if open_unannounced::<M>(file) => match open_sync() {
+            Some(state) => state,
+            None => return,
+        },
+        None => return,
+    };
+    from_file::<M>(state, file);
+}
+
+/// ext4 leaves, typed: `ret` is the second argument.
+#[btf_tracepoint(function = "ext4_sync_file_exit")]
+pub fn ext4_sync_file_exit_typed(ctx: BtfTracePointContext) -> i32 {
+    ext4_left(ctx.arg::<u64>(1) as i32);
+    0
+}
+
+/// ext4 leaves, raw.
+#[raw_tracepoint(tracepoint = "ext4_sync_file_exit")]
+pub fn ext4_sync_file_exit(ctx: RawTracePointContext) -> i32 {
+    ext4_left(ctx.arg::<u64>(1) as i32);
+    0
+}
+
+#[inline(always)]
+fn ext4_left(ret: i32) {
+    if let Some(state) = open_sync()
+        && op::is_opened_by_file_system(state.op)
+    {
+        close(state, i64::from(ret));
+    }
+}
+
+/// Opens a sync that no sync system call has announced: one of a watched process,
+/// or one that a kernel thread makes for somebody on a file in a watched directory. True if there is one.
+#[inline(always)]
+fn open_unannounced<M: Mem>(file: Addr) -> bool {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let target = target_of((pid_tgid >> 32) as u32);
+    let is_kernel = is_kernel_thread();
+    let target = match target {
+        Some(target) => target,
+        None if is_kernel => {
+            let key = key_of::<M>(M::u64(file, fact!(file_f_inode)));
+            // SAFETY: read only.
+            if unsafe { FILESYSTEMS.get(&key.s_dev) }.is_none() {
+                return false;
+            }
+            let dentry = M::u64(file, fact!(file_f_path_dentry));
+            let Some(root) = watched_root_of(dentry, key.s_dev) else {
+                return false;
+            };
+            Target {
+                broker: (root >> 16) as u16,
+                flags: 0,
+            }
+        }
+        None => return false,
+    };
+    let op = if is_kernel {
+        op::AIO
+    } else if is_io_uring_thread() {
+        op::IO_URING
+    } else {
+        op::DSYNC
+    };
+    open(&SyncState {
+        // SAFETY: the helper has no preconditions.
+        enter_ns: unsafe { bpf_ktime_get_ns() },
+        pid_tgid,
+        root: SLOT_NONE,
+        broker: target.broker,
+        op,
+        flags: target.flags as u8,
+        ..SyncState::default()
+    });
+    true
+}
+
+/// A thread of the kernel alone; where that cannot be told, false.
+#[inline(always)]
+fn is_kernel_thread() -> bool {
+    if fact!(task_flags) == UNKNOWN {
+        return false;
+    }
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    Probe::u32(task, fact!(task_flags)) & PF_KTHREAD != 0
+}
+
+/// A thread that the kernel made in the process for io_uring: a worker
+/// (`iou-wrk-PID`) or a poller (`iou-sqp-PID`). Its flag has had several values,
+/// the name is the kernel's own from 5.12 on.
+#[inline(always)]
+fn is_io_uring_thread() -> bool {
+    bpf_get_current_comm().is_ok_and(|comm| comm[..4] == *b"iou-")
 }
 
 /// btrfs, both names.

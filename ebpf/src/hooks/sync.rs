@@ -7,6 +7,9 @@
 //! `__x64_sys_*`/`__arm64_sys_*(const struct pt_regs *)`, which tax no other
 //! system call. The agent attaches one of them.
 //!
+//! Syncs that no such call makes are opened and closed in `files`, by the same
+//! functions.
+//!
 //! A thread is in at most one sync, so OPS is keyed by tid and its entry stays:
 //! after a thread's first sync both ends are one look-up.
 
@@ -35,22 +38,28 @@ use crate::{
 /// nothing and waits for nothing.
 const MS_SYNC: u64 = 4;
 
+/// The entry of a watched process; without one its syncs are not followed.
+#[inline(always)]
+pub fn target_of(tgid: u32) -> Option<Target> {
+    // SAFETY: values are replaced whole by the agent.
+    match unsafe { TARGETS.get(&tgid) } {
+        Some(target) => Some(*target),
+        None if fact!(watch_all) != 0 => Some(Target {
+            broker: SLOT_NONE,
+            flags: 0,
+        }),
+        None => None,
+    }
+}
+
 /// A watched process enters a sync.
 #[inline(always)]
 fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
-    let tgid = (pid_tgid >> 32) as u32;
-    // SAFETY: values are replaced whole by the agent.
-    let target = match unsafe { TARGETS.get(&tgid) } {
-        Some(target) => *target,
-        None if fact!(watch_all) != 0 => Target {
-            broker: SLOT_NONE,
-            flags: 0,
-        },
-        None => return,
+    let Some(target) = target_of((pid_tgid >> 32) as u32) else {
+        return;
     };
-    let tid = pid_tgid as u32;
-    let fresh = SyncState {
+    open(&SyncState {
         // SAFETY: the helper has no preconditions.
         enter_ns: unsafe { bpf_ktime_get_ns() },
         pid_tgid,
@@ -62,16 +71,22 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         op,
         flags: target.flags as u8,
         ..SyncState::default()
-    };
+    });
+}
+
+/// This thread is in a sync from now on.
+#[inline(always)]
+pub fn open(fresh: &SyncState) {
+    let tid = fresh.pid_tgid as u32;
     if let Some(state) = OPS.get_ptr_mut(&tid) {
         // SAFETY: only this thread's hooks write its entry, and they do not nest.
         unsafe {
             if (*state).enter_ns != 0 {
                 lost(Loss::LostExit);
             }
-            *state = fresh;
+            *state = *fresh;
         }
-    } else if OPS.insert(&tid, &fresh, u64::from(BPF_ANY)).is_err() {
+    } else if OPS.insert(&tid, fresh, u64::from(BPF_ANY)).is_err() {
         lost(Loss::OpsFull);
     }
 }
@@ -84,12 +99,18 @@ fn exit(op: u8, ret: i64) {
         unmatched(op, pid_tgid);
         return;
     };
-    // SAFETY: as in `enter`.
+    // SAFETY: as in `open`.
     let state = unsafe { &mut *state };
     if state.enter_ns == 0 || state.pid_tgid != pid_tgid {
         unmatched(op, pid_tgid);
         return;
     }
+    close(state, ret);
+}
+
+/// The sync that this thread is in has come to an end.
+#[inline(always)]
+pub fn close(state: &mut SyncState, ret: i64) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let duration_ns = now.saturating_sub(state.enter_ns);

@@ -43,7 +43,13 @@ pub fn dentry_of_inode(inode: Addr) -> Addr {
 
 /// Root slot of the watched directory that is `dentry` or one of its parents.
 #[inline(always)]
-pub fn root_of(mut dentry: Addr, s_dev: u32) -> u16 {
+pub fn root_of(dentry: Addr, s_dev: u32) -> u16 {
+    watched_root_of(dentry, s_dev).map_or(SLOT_NONE, |root| root as u16)
+}
+
+/// The entry of that directory in ROOTS.
+#[inline(always)]
+pub fn watched_root_of(mut dentry: Addr, s_dev: u32) -> Option<u32> {
     for _ in 0..=ROOT_DEPTH {
         if dentry == 0 {
             break;
@@ -56,8 +62,8 @@ pub fn root_of(mut dentry: Addr, s_dev: u32) -> u16 {
                 pad: 0,
             };
             // SAFETY: values are only replaced whole by the agent.
-            if let Some(slot) = unsafe { ROOTS.get(&key) } {
-                return *slot as u16;
+            if let Some(root) = unsafe { ROOTS.get(&key) } {
+                return Some(*root);
             }
         }
         let parent = Probe::u64(dentry, fact!(dentry_d_parent));
@@ -66,7 +72,7 @@ pub fn root_of(mut dentry: Addr, s_dev: u32) -> u16 {
         }
         dentry = parent;
     }
-    SLOT_NONE
+    None
 }
 
 /// Writes the names of a dentry and its parents. Parts that are not reached are

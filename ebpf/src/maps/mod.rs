@@ -34,7 +34,7 @@ pub static OPS: HashMap<u32, SyncState> = HashMap::with_max_entries(8192, 0);
 #[map]
 pub static DEVS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 
-/// Watched directories by inode → root slot. Written by the agent.
+/// Watched directories by inode → broker slot << 16 | root slot. Written by the agent.
 #[map]
 pub static ROOTS: HashMap<InodeKey, u32> = HashMap::with_max_entries(1024, 0);
 

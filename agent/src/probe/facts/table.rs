@@ -127,6 +127,7 @@ rows! {
     req_fua: Flag("req_flag_bits", "__REQ_FUA");
     req_meta: Flag("req_flag_bits", "__REQ_META");
     req_sync: Flag("req_flag_bits", "__REQ_SYNC");
+    task_flags: Offset("task_struct.flags", 4);
 }
 
 /// Facts of which a kernel has one or the other: the absence of the first is

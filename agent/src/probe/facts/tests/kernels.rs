@@ -134,19 +134,31 @@ fn facts_that_depend_on_the_architecture() {
         resolved("6.1.192-arm64").get("block_device_bd_disk"),
         Some(864)
     );
+    for (kernel, flags) in [
+        ("5.10.218-amd64", 36),
+        ("5.10.218-arm64", 44),
+        ("5.15.0-amd64", 44),
+        ("6.1.192-arm64", 44),
+        ("6.18.44-amd64", 44),
+        ("7.3-rc7-amd64", 44),
+        ("7.3-rc7-arm64", 52),
+    ] {
+        let flags = (kernel, Some(flags));
+        assert_eq!((kernel, resolved(kernel).get("task_flags")), flags);
+    }
 }
 
 #[test]
 fn every_fact_is_in_the_table_and_tested() {
-    // Five u64 and three u32 that are settings or symbols, and the padding, are
-    // not from BTF.
-    let fields = (size_of::<Facts>() - 5 * 8 - 4 * 4) / 4;
+    // Five u64 and three u32 that are settings or symbols are not from BTF.
+    let fields = (size_of::<Facts>() - 5 * 8 - 3 * 4) / 4;
     assert_eq!(table::ROWS.len(), fields);
     let elsewhere = [
         "block_device_bd_disk",
         "pt_regs_arg0",
         "pt_regs_arg1",
         "pt_regs_arg2",
+        "task_flags",
     ];
     for row in table::ROWS {
         let tested =

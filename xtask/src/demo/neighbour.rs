@@ -13,6 +13,7 @@ use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 
 use super::compare::Told;
+use super::incident::Neighbour;
 use super::stage::Stage;
 use super::truth::{Outsider, Placed, Truth};
 use crate::cli::ScenarioName;
@@ -131,7 +132,18 @@ pub fn compare(told: &Told, truth: &Truth, wrong: &mut Vec<String>) {
             named.path, outsider.file.path
         ));
     }
-    compare_bytes(told, truth, outsider, named.nr_bytes, wrong);
+    // What a worker of the kernel issued for it has the file alone.
+    let is_its =
+        |who: &&Neighbour| who.pid == outsider.pid || who.path.as_deref().is_some_and(is_its_file);
+    let (its, rest): (Vec<_>, Vec<_>) = incident.neighbours.iter().partition(is_its);
+    let bytes_of = |list: &[&Neighbour]| list.iter().map(|who| who.nr_bytes).sum::<u64>();
+    if bytes_of(&rest) * 10 > bytes_of(&its) {
+        wrong.push(format!(
+            "others are said to have moved {} bytes beside it",
+            bytes_of(&rest)
+        ));
+    }
+    compare_bytes(told, truth, outsider, bytes_of(&its), wrong);
 }
 
 /// The bytes are those of the longest stalled sync's time.

@@ -71,7 +71,7 @@ fn another_process_or_none_is_found() {
     assert_eq!(wrong(|told| told.last.neighbours[0].comm = None).len(), 1);
     let broker = wrong(|told| {
         let mut broker = told.last.neighbours[0].clone();
-        broker.pid = 7;
+        (broker.pid, broker.nr_bytes) = (7, 0);
         told.last.neighbours.push(broker);
     });
     assert_eq!(broker, ["the broker is called its own neighbour"]);
@@ -82,6 +82,23 @@ fn bytes_that_the_disk_did_not_see_then_are_found() {
     assert_eq!(wrong(|told| told.last.neighbours[0].nr_bytes *= 2).len(), 1);
     let earlier = wrong(|told| told.last.syncs[0].time = "2023-11-14T22:10:00Z".into());
     assert_eq!(earlier.len(), 1);
+    // The same in two parts, one of them issued by the kernel.
+    let parts = wrong(|told| {
+        let mut part = told.last.neighbours[0].clone();
+        told.last.neighbours[0].nr_bytes -= 10 << 20;
+        (part.pid, part.comm, part.nr_bytes) = (0, None, 10 << 20);
+        told.last.neighbours.push(part);
+    });
+    assert_eq!(parts, [""; 0]);
+    let other = wrong(|told| {
+        let mut other = told.last.neighbours[0].clone();
+        (other.pid, other.path, other.nr_bytes) = (80, None, 10 << 20);
+        told.last.neighbours.push(other);
+    });
+    assert_eq!(
+        other,
+        ["others are said to have moved 10485760 bytes beside it"]
+    );
     let file = wrong(|told| told.last.neighbours[0].path = Some("kafka/other".into()));
     assert_eq!(
         file,

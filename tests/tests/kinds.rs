@@ -9,6 +9,10 @@
 mod agent;
 #[path = "kinds/calls.rs"]
 mod calls;
+#[path = "kinds/files.rs"]
+mod files;
+#[path = "kinds/mounts.rs"]
+mod mounts;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -157,4 +161,38 @@ fn is_caller(kind: Kind, sync: &Value) {
     } else {
         assert_eq!(sync["pid"], pid, "{sync}");
     }
+}
+
+/// Without an exit event a sync that no sync call made would hang for ever: it is
+/// not opened. What the disk refuses is told all the same.
+#[test]
+fn on_xfs_no_sync_is_opened_that_has_no_end() {
+    let lab = lab();
+    let (disk, dir) = stage(&lab, FsKind::Xfs);
+    let target = Target::create(&dir.join("orders-0").join("x.log"));
+    let mut agent = Agent::start(&lab, &dir);
+    hold_flushes(&disk);
+    assert_eq!(target.call(Kind::Dsync), 0);
+    disk.clear().unwrap();
+    assert_eq!(target.call(Kind::UringFsync), 0);
+    assert_eq!(target.call(Kind::AioFsync), 0);
+    fail_next_write(&disk, &target.path);
+    assert_eq!(target.call(Kind::Dsync), libc::EIO);
+    let (incident, _) = agent.wait_for("failed write", |line| {
+        let lost = line["operations"].as_array()?;
+        let path = target.path.to_str().unwrap();
+        lost.iter().find(|lost| lost["path"] == path).cloned()
+    });
+    assert_eq!(incident["cause"], "device-error", "{incident}");
+    let lines = agent.finish();
+    let opened = lines.iter().flat_map(syncs);
+    let opened: Vec<_> = opened.filter(|sync| sync["op"] != "fsync").collect();
+    assert!(opened.is_empty(), "{opened:#?}");
+    let summary = lines.iter().find(|line| line["type"] == "summary").unwrap();
+    let rows = summary["rows"].as_array().unwrap();
+    let ops = rows.iter().map(|row| row["op"].as_str().unwrap());
+    let ops: Vec<_> = ops
+        .filter(|op| Kind::ALL.iter().any(|kind| kind.op() == *op))
+        .collect();
+    assert!(ops.is_empty(), "{rows:#?}");
 }

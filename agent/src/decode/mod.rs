@@ -236,13 +236,14 @@ pub fn counters(c: &InodeCounters) -> Counters {
     }
 }
 
-/// Names up to the first empty one; a file system's root is called "/".
+/// Names up to the first empty one. "/" ends them, the root of a file system or a
+/// watched directory; it is kept where it is the file itself.
 pub fn decode_names(names: &Names) -> Vec<String> {
-    names
-        .part
-        .iter()
-        .map(|part| text(part))
-        .take_while(|name| !name.is_empty() && name != "/")
+    let is_end = |(depth, name): &(usize, String)| name.is_empty() || (*depth > 0 && name == "/");
+    let named = names.part.iter().map(|part| text(part)).enumerate();
+    named
+        .take_while(|one| !is_end(one))
+        .map(|(_, name)| name)
         .collect()
 }
 
@@ -303,6 +304,22 @@ mod tests {
         );
         assert_eq!(sync.names, ["0.log", "orders-0"]);
         assert_eq!(sync.comm, "kafka-scheduler");
+    }
+
+    #[test]
+    fn a_root_ends_the_names_and_is_kept_where_it_is_the_file() {
+        let named = |parts: &[&str]| {
+            let mut names = Names {
+                part: [[0; 128]; 4],
+            };
+            for (part, name) in names.part.iter_mut().zip(parts) {
+                part[..name.len()].copy_from_slice(name.as_bytes());
+            }
+            decode_names(&names)
+        };
+        assert_eq!(named(&["a.log", "orders-0", "/"]), ["a.log", "orders-0"]);
+        assert_eq!(named(&["/"]), ["/"]);
+        assert!(named(&[]).is_empty());
     }
 
     #[test]

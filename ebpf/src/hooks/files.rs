@@ -95,7 +95,7 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, dentry: Addr, now_epoch: u1
     if let Some(names) = SCRATCH_NAMES.get_ptr_mut(0) {
         // SAFETY: this CPU's scratch; the program does not sleep in between.
         let names = unsafe { &mut *names };
-        read_names(dentry, names);
+        read_names(dentry, key.s_dev, names);
         let _ = NAMES.insert(key, names, u64::from(BPF_ANY));
     }
 }

@@ -260,7 +260,7 @@ extern "C" fn fsyncscope_emit(nr_errors: u64) -> i32 {
         };
         (*record).root = root;
         (*record).pad = 0;
-        read_names(dentry, &mut (*record).names);
+        read_names(dentry, report.key.s_dev, &mut (*record).names);
     }
     entry.submit(0);
     0

@@ -113,7 +113,7 @@ fn place_of(key: &InodeKey, inode: Addr) -> u16 {
     {
         // SAFETY: this CPU's scratch, of completions only, which do not nest.
         let names = unsafe { &mut *names };
-        read_names(dentry, names);
+        read_names(dentry, key.s_dev, names);
         let _ = SPAN_NAMES.insert(key, names, u64::from(BPF_ANY));
     }
     root_of(dentry, key.s_dev)

@@ -88,7 +88,7 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
         (*record).root = known.root;
         (*record).pad = 0;
         (*record).state = *known;
-        read_names(dentry, &mut (*record).names);
+        read_names(dentry, key.s_dev, &mut (*record).names);
     }
     entry.submit(0);
     0

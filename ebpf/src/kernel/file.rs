@@ -54,17 +54,9 @@ pub fn watched_root_of(mut dentry: Addr, s_dev: u32) -> Option<u32> {
         if dentry == 0 {
             break;
         }
-        let inode = Probe::u64(dentry, fact!(dentry_d_inode));
-        if inode != 0 {
-            let key = InodeKey {
-                ino: Probe::u64(inode, fact!(inode_i_ino)),
-                s_dev,
-                pad: 0,
-            };
-            // SAFETY: values are only replaced whole by the agent.
-            if let Some(root) = unsafe { ROOTS.get(&key) } {
-                return Some(*root);
-            }
+        let root = watched(dentry, s_dev);
+        if root.is_some() {
+            return root;
         }
         let parent = Probe::u64(dentry, fact!(dentry_d_parent));
         if parent == dentry {
@@ -75,16 +67,24 @@ pub fn watched_root_of(mut dentry: Addr, s_dev: u32) -> Option<u32> {
     None
 }
 
-/// Writes the names of a dentry and its parents. Parts that are not reached are
-/// made empty; ring memory is not zeroed by the kernel, so each part is
-/// cleared first as a whole.
+/// Writes the names of a dentry and its parents up to the watched directory that
+/// they lie under, which is told apart by its inode: it may be mounted under any
+/// name. That directory itself is "/". Parts that are not reached are made empty;
+/// ring memory is not zeroed by the kernel, so each part is cleared first as a
+/// whole.
 #[inline(always)]
-pub fn read_names(mut dentry: Addr, names: &mut Names) {
+pub fn read_names(mut dentry: Addr, s_dev: u32, names: &mut Names) {
     *names = Names {
         part: [[0; NAME_LEN]; NAME_DEPTH],
     };
-    for part in &mut names.part {
+    for (depth, part) in names.part.iter_mut().enumerate() {
         if dentry == 0 {
+            break;
+        }
+        if watched(dentry, s_dev).is_some() {
+            if depth == 0 {
+                part[0] = b'/';
+            }
             break;
         }
         let name = Probe::u64(dentry, fact!(dentry_d_name_name));
@@ -106,6 +106,22 @@ pub fn read_names(mut dentry: Addr, names: &mut Names) {
     }
 }
 
+/// The entry in ROOTS of a watched directory.
+#[inline(always)]
+fn watched(dentry: Addr, s_dev: u32) -> Option<u32> {
+    let inode = Probe::u64(dentry, fact!(dentry_d_inode));
+    if inode == 0 {
+        return None;
+    }
+    let key = InodeKey {
+        ino: Probe::u64(inode, fact!(inode_i_ino)),
+        s_dev,
+        pad: 0,
+    };
+    // SAFETY: values are only replaced whole by the agent.
+    unsafe { ROOTS.get(&key) }.copied()
+}
+
 /// Names of `dentry` if it still belongs to `key`: it may be freed and reused
 /// once the call has let go of the file.
 #[inline(always)]
@@ -117,5 +133,5 @@ pub fn read_names_checked(dentry: Addr, key: &InodeKey, names: &mut Names) {
             dentry = 0;
         }
     }
-    read_names(dentry, names);
+    read_names(dentry, key.s_dev, names);
 }

@@ -53,7 +53,7 @@ pub fn play(
         done += calls.iter().filter(|call| call.call.is_sync()).count() as u64;
         let is_kept = |call: &&CallRecord| call.errno != 0 || call.duration_ns() >= KEPT_NS;
         kept.extend(calls.iter().filter(is_kept).cloned());
-        stage.forget();
+        stage.forget_calls();
         if said_at.elapsed() > Duration::from_secs(20) {
             said_at = Instant::now();
             say(format!("{done} of {syncs} healthy syncs"));

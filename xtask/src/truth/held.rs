@@ -42,7 +42,7 @@ pub(super) fn compare_held(known: &Known, said: &Said, of_fault: &[&Told], row: 
     for call in &concerned {
         compare_call(known, said, of_fault, call, row);
     }
-    compare_finding(known, of_fault, &concerned, row);
+    compare_finding(known, said, of_fault, &concerned, row);
 }
 
 /// A sync that was slow, and at least for half of its time because of the fault.
@@ -120,7 +120,13 @@ fn device_ns(breakdown: &Breakdown) -> u64 {
 }
 
 /// From `--stall` on it is a finding: one, of the right cause, with the request.
-fn compare_finding(known: &Known, of_fault: &[&Told], concerned: &[&CallRecord], row: &mut Row) {
+fn compare_finding(
+    known: &Known,
+    said: &Said,
+    of_fault: &[&Told],
+    concerned: &[&CallRecord],
+    row: &mut Row,
+) {
     let longest_ns = concerned
         .iter()
         // The agent's threshold is beyond what the bytes need, and its clock
@@ -154,11 +160,11 @@ fn compare_finding(known: &Known, of_fault: &[&Told], concerned: &[&CallRecord],
         let text = format!("on {} instead of {}", disk.unwrap_or("no disk"), known.disk);
         row.wrong(Check::Cause, text);
     }
-    compare_held_request(known, told, row);
+    compare_held_request(known, said, told, row);
 }
 
 /// The request that was held longest is named, with its time in the device.
-fn compare_held_request(known: &Known, told: &Told, row: &mut Row) {
+fn compare_held_request(known: &Known, said: &Said, told: &Told, row: &mut Row) {
     let longest = known
         .held()
         .filter_map(|request| {
@@ -186,9 +192,13 @@ fn compare_held_request(known: &Known, told: &Told, row: &mut Row) {
     row.ask(Check::Delay);
     let is_exact = |request: &&super::said::Request| {
         let slack_ns = tolerance_ns(held_ns);
-        request
-            .device_ns
-            .is_some_and(|ns| ns + slack_ns >= held_ns && ns <= held_ns + slack_ns + WAY_NS)
+        let Some((ns, from_ns)) = request.device_ns.zip(said.mono_ns(&request.time)) else {
+            return false;
+        };
+        // Behind a flush that is held, it waits in the loop device: all of that
+        // is the disk to the block layer.
+        let most_ns = known.busy_within((from_ns, from_ns + ns)).max(held_ns);
+        ns + slack_ns >= held_ns && ns <= most_ns + slack_ns + WAY_NS
     };
     if !listed.iter().any(is_exact) {
         let said: Vec<String> = listed

@@ -290,8 +290,12 @@ impl Known {
 
     /// How much of a call some request was in the disk, held or not.
     pub fn busy_ns(&self, call: &CallRecord) -> u64 {
-        let all = self.requests.iter().map(span_of);
-        covered(all, (call.enter_ns, call.exit_ns))
+        self.busy_within((call.enter_ns, call.exit_ns))
+    }
+
+    /// The same of any time.
+    pub fn busy_within(&self, within: Span) -> u64 {
+        covered(self.requests.iter().map(span_of), within)
     }
 }
 

@@ -7,11 +7,12 @@ const HEAD: &str = "\
 
 Written by `cargo xtask truth`, never by hand. A workload of many threads and
 files (fsync, fdatasync, msync, O_DSYNC, io_uring, direct I/O, renames, deletes,
-writeback in the background) runs on a disk that fails on demand; faults are drawn
+writeback in the background) runs on a disk that fails on demand. Faults are drawn
 from a seed, each with a run of the agent of its own (`--slow 5ms --stall 200ms`);
-what it says is held against what the disk and the callers wrote down. The denominator is the faults that the disk applied. A number
-alone means: asked so often, right each time; `a/b`: right in a of b. What is
-compared and how is in `xtask/src/truth/compare.rs`, `failed.rs` and `held.rs`.
+what it says is held against what the disk and the callers wrote down. The
+denominator is the faults that the disk applied. A number alone means: asked so
+often, right each time; `a/b`: right in a of b. What is compared and how is in
+`xtask/src/truth/compare.rs`, `failed.rs` and `held.rs`.
 ";
 
 /// What a campaign was.

@@ -129,10 +129,15 @@ impl Stage {
         &self.calls
     }
 
-    /// Closes a window; the next one begins.
-    pub fn forget(&mut self) {
+    /// Forgets what happened, and leaves who had which name.
+    pub fn forget_calls(&mut self) {
         self.entries.clear();
         self.calls.clear();
+    }
+
+    /// Closes a window; the next one begins.
+    pub fn forget(&mut self) {
+        self.forget_calls();
         // Names of what is under way just now are still wanted.
         let before_ns = Stamp::now().monotonic_ns.saturating_sub(1_000_000_000);
         self.files.forget_before(before_ns);

@@ -272,7 +272,7 @@ pub struct RequestEvent {
     pub file_source: String,
     /// The file; s_dev 0 = unknown.
     pub file: FileId,
-    /// For blockdev: the device whose metadata or journal it is.
+    /// For blockdev and meta: the device whose metadata or journal it is.
     pub rdev: u32,
     /// Names of the file.
     pub names: Vec<String>,
@@ -284,6 +284,13 @@ pub struct RequestEvent {
     pub nr_requeue: u8,
     /// Failed requests of this file so far.
     pub nr_errors: u64,
+}
+
+impl RequestEvent {
+    /// Journal or metadata of the file system on device `s_dev`.
+    pub fn is_metadata_of(&self, s_dev: u32) -> bool {
+        s_dev != 0 && self.rdev == s_dev && matches!(self.file_source.as_str(), "blockdev" | "meta")
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

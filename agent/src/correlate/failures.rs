@@ -139,7 +139,7 @@ impl Core {
         }
         let is_tied = self.rejoin(out);
         let is_journal =
-            request.file_source == "blockdev" && !self.world.places_on(request.rdev).is_empty();
+            request.is_metadata_of(request.rdev) && !self.world.places_on(request.rdev).is_empty();
         if is_journal && !is_tied {
             self.on_lost_journal(request, out);
         }
@@ -207,11 +207,9 @@ fn dev_of_failed(world: &World, memory: &Memory, sync: &SyncEvent) -> u32 {
     }
     let mut aborted = world.file_systems_of(sync.broker);
     aborted.retain(|&s_dev| {
-        memory.failed_fileless().any(|request| {
-            request.file_source == "blockdev"
-                && request.rdev == s_dev
-                && request.complete_ns <= sync.exit_ns
-        })
+        memory
+            .failed_fileless()
+            .any(|request| request.is_metadata_of(s_dev) && request.complete_ns <= sync.exit_ns)
     });
     match aborted.as_slice() {
         [s_dev] => *s_dev,

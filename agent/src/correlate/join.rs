@@ -70,8 +70,7 @@ pub(crate) fn join_failed(sync: &SyncEvent, s_dev: u32, disks: &[u32], memory: &
             .map(i64::from)
             .contains(&-sync.ret);
         let journal = memory.failed_fileless().filter(|request| {
-            request.file_source == "blockdev"
-                && request.rdev == s_dev
+            request.is_metadata_of(s_dev)
                 && request.complete_ns <= sync.exit_ns + EDGE_NS
                 && (is_aborted || request.complete_ns + JOURNAL_NS >= sync.enter_ns)
         });

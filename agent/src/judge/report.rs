@@ -221,7 +221,7 @@ fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
 
 fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentRequest {
     let path = match request.file_source.as_str() {
-        "blockdev" => Some(format!(
+        "blockdev" | "meta" if request.rdev != 0 => Some(format!(
             "journal or metadata of {}",
             world.disk_name(request.rdev)
         )),

@@ -91,7 +91,8 @@ pub struct RequestRecord {
     pub status: i32,
     /// Disk: major << 20 | minor.
     pub dev: u32,
-    /// `inode.i_rdev` where `file_source` is BLOCKDEV, else 0.
+    /// Device whose metadata it is: `inode.i_rdev` where `file_source` is BLOCKDEV,
+    /// `bio.bi_bdev.bd_dev` where it is META (0 before 5.12), else 0.
     pub rdev: u32,
     /// File of the request (first bio whose file is known).
     pub inode: InodeKey,
@@ -119,7 +120,8 @@ pub struct RequestRecord {
 pub struct InodeState {
     /// Totals since the entry exists.
     pub counters: InodeCounters,
-    /// Completion time of the last failed request, 0 = none.
+    /// When a request of the file or its writeback last failed; 0 = never, or a
+    /// sync of the file was sent since.
     pub last_err_ns: u64,
     /// Sector of it.
     pub last_err_sector: u64,

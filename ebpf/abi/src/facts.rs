@@ -72,6 +72,8 @@ pub struct Facts {
     pub bio_vec_bv_page: u32,
     /// block_device.bd_disk
     pub block_device_bd_disk: u32,
+    /// block_device.bd_dev
+    pub block_device_bd_dev: u32,
     // pages
     /// page.compound_head or page.compound_info
     pub page_compound_head: u32,
@@ -110,6 +112,15 @@ pub struct Facts {
     pub file_f_path_dentry: u32,
     /// file.f_wb_err
     pub file_f_wb_err: u32,
+    // descriptors of the current task
+    /// task_struct.files
+    pub task_struct_files: u32,
+    /// files_struct.fdt
+    pub files_struct_fdt: u32,
+    /// fdtable.max_fds
+    pub fdtable_max_fds: u32,
+    /// fdtable.fd
+    pub fdtable_fd: u32,
     // struct dentry
     /// dentry.d_parent
     pub dentry_d_parent: u32,
@@ -176,6 +187,8 @@ pub struct Facts {
     pub wait_span_pages: u32,
     /// task_struct.flags
     pub task_flags: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Facts {
@@ -210,6 +223,7 @@ impl Facts {
             bio_vec_size: UNKNOWN,
             bio_vec_bv_page: UNKNOWN,
             block_device_bd_disk: UNKNOWN,
+            block_device_bd_dev: UNKNOWN,
             page_compound_head: UNKNOWN,
             page_compound_is_info: 0,
             page_size: UNKNOWN,
@@ -227,6 +241,10 @@ impl Facts {
             file_f_inode: UNKNOWN,
             file_f_path_dentry: UNKNOWN,
             file_f_wb_err: UNKNOWN,
+            task_struct_files: UNKNOWN,
+            files_struct_fdt: UNKNOWN,
+            fdtable_max_fds: UNKNOWN,
+            fdtable_fd: UNKNOWN,
             dentry_d_parent: UNKNOWN,
             dentry_d_inode: UNKNOWN,
             dentry_d_name_name: UNKNOWN,
@@ -255,6 +273,7 @@ impl Facts {
             request_span_pages: 1,
             wait_span_pages: 1,
             task_flags: UNKNOWN,
+            pad: 0,
         }
     }
 }

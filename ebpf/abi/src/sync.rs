@@ -29,11 +29,26 @@ pub mod op {
     /// The last one.
     pub const LAST: u8 = AIO;
 
+    /// True if the call's first argument is a descriptor.
+    pub const fn has_fd(op: u8) -> bool {
+        matches!(op, FSYNC | FDATASYNC | SYNC_FILE_RANGE | SYNCFS)
+    }
+
+    /// True for a call of which no file system tells the file.
+    pub const fn is_silent(op: u8) -> bool {
+        matches!(op, SYNC_FILE_RANGE | SYNCFS)
+    }
+
     /// True for a sync that began in the file system, not with a system call.
     pub const fn is_opened_by_file_system(op: u8) -> bool {
         op >= DSYNC
     }
 }
+
+/// Bit of [`SyncState::flags`] beside [`crate::keys::target_flags`]: a request or
+/// the writeback of the file had failed before the call reached it. Its record is
+/// sent even if it succeeds fast.
+pub const AFTER_ERROR: u8 = 1 << 7;
 
 /// What block requests did to one inode (value part of INODE), or the
 /// difference over one sync.
@@ -88,7 +103,7 @@ pub struct SyncState {
     pub broker: u16,
     /// One of [`op`].
     pub op: u8,
-    /// [`crate::keys::target_flags`] as they were at enter.
+    /// [`crate::keys::target_flags`] as they were at enter, and [`AFTER_ERROR`].
     pub flags: u8,
     /// How many files the call reached (msync, syncfs may reach several).
     pub nr_files: u16,

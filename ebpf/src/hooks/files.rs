@@ -25,13 +25,14 @@ use fsyncscope_abi::{
     facts::UNKNOWN,
     keys::{InodeKey, SLOT_NONE, Target},
     loss::Loss,
-    sync::{SyncState, op},
+    sync::{AFTER_ERROR, SyncState, op},
 };
 
 use crate::{
     hooks::sync::{close, open, target_of},
     kernel::{
         fact,
+        fd::file_of_fd,
         file::{dentry_of_inode, key_of, read_names, root_of, watched_root_of},
         read::{Addr, Mem, Probe, Typed},
     },
@@ -63,12 +64,25 @@ fn reached<M: Mem>(state: &mut SyncState, inode: Addr, dentry: Addr) {
         // SAFETY: a live map value.
         let known = unsafe { &*known };
         state.snap = known.counters;
+        if known.last_err_ns != 0 {
+            state.flags |= AFTER_ERROR;
+        }
         if known.root_epoch == now_epoch {
             state.root = known.root;
             return;
         }
     }
     first_seen(state, &key, dentry, now_epoch);
+}
+
+/// Names the file of a call by its descriptor, where no event of a file system
+/// has named it.
+#[inline(never)]
+pub fn reach_by_fd(state: &mut SyncState) {
+    let file = file_of_fd(state.arg0);
+    if file != 0 {
+        from_file::<Probe>(state, file);
+    }
 }
 
 /// Once per file and epoch: where it lies, and its names.
@@ -231,7 +245,7 @@ fn from_file<M: Mem>(state: &mut SyncState, file: Addr) {
     reached::<M>(state, inode, dentry);
 }
 
-/// xfs: `struct xfs_inode` embeds the inode.
+/// xfs, a file: `struct xfs_inode` embeds the inode.
 #[raw_tracepoint(tracepoint = "xfs_file_fsync")]
 pub fn xfs_file_fsync(ctx: RawTracePointContext) -> i32 {
     if let Some(state) = open_sync() {

@@ -22,6 +22,7 @@ use crate::{
         file::{dentry_of_inode, read_names, root_of},
         page::owner_of,
         read::{Addr, Mem as _, Probe},
+        request::dev_of_bio,
     },
     maps::{INODES, RING, atomic_add, lost},
 };
@@ -143,6 +144,7 @@ extern "C" fn fsyncscope_walk(_: u64) -> i32 {
     let mut owner = owner_of::<Probe>(bio);
     if owner.source == file_source::UNKNOWN && report.state.cmd_flags & fact!(req_meta) != 0 {
         owner.source = file_source::META;
+        owner.rdev = dev_of_bio(bio);
     }
     let same = report.any != 0
         && owner.key.ino == report.key.ino

@@ -16,6 +16,7 @@ use crate::{
         file::{dentry_of_inode, read_names, root_of},
         page::{Owner, owner_of},
         read::{Addr, Mem},
+        request::dev_of_bio,
     },
     maps::{
         INODES, RQ_SPAN_HEAD, RQ_SPANS, SCRATCH_SPAN_NAMES, SPAN_NAMES, WAIT_SPAN_HEAD, WAIT_SPANS,
@@ -65,6 +66,7 @@ pub fn request_span<M: Mem>(state: &RqState, bio: Addr, start_ns: u64, now: u64,
     };
     if owner.source == file_source::UNKNOWN && state.cmd_flags & fact!(req_meta) != 0 {
         owner.source = file_source::META;
+        owner.rdev = dev_of_bio(bio);
     }
     let root = if owner.key.s_dev == 0 {
         SLOT_NONE

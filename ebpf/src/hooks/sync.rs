@@ -1,6 +1,7 @@
 //! Sync system calls: fsync, fdatasync, msync, sync_file_range, syncfs.
 //!
-//! Emits a [`SyncRecord`] for a call that failed or took `slow_ns`; counts every
+//! Emits a [`SyncRecord`] for a call that failed or took `slow_ns`, and for the
+//! first one on a file after an error; counts every
 //! call in HIST. Two forms: classic tracepoints `sys_enter_*`/`sys_exit_*`,
 //! whose record is `{ u64 common; int nr; u64 args[6] }` / `{ …; long ret }`
 //! (kernel/trace/trace_syscalls.c, 5.10 to 7.3), and fentry/fexit on
@@ -26,10 +27,11 @@ use fsyncscope_abi::{
     keys::{SLOT_NONE, Target, target_flags},
     kind,
     loss::Loss,
-    sync::{InodeCounters, SyncRecord, SyncState, op},
+    sync::{AFTER_ERROR, InodeCounters, SyncRecord, SyncState, op},
 };
 
 use crate::{
+    hooks::files::{open_sync, reach_by_fd},
     kernel::{fact, file::read_names_checked, read::probe},
     maps::{HIST, INODES, OPS, RING, SCRATCH_HIST, TARGETS, lost},
 };
@@ -72,6 +74,11 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         flags: target.flags as u8,
         ..SyncState::default()
     });
+    if op::is_silent(op)
+        && let Some(state) = open_sync()
+    {
+        reach_by_fd(state);
+    }
 }
 
 /// This thread is in a sync from now on.
@@ -114,10 +121,14 @@ pub fn close(state: &mut SyncState, ret: i64) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let duration_ns = now.saturating_sub(state.enter_ns);
+    if state.inode.s_dev == 0 && op::has_fd(state.op) {
+        reach_by_fd(state);
+    }
     if state.flags & target_flags::EMIT_ALL as u8 == 0 {
         count(state, duration_ns, ret);
     }
-    if ret < 0 || duration_ns >= fact!(slow_ns) || state.flags & target_flags::EMIT_ALL as u8 != 0 {
+    let is_wanted = state.flags & (target_flags::EMIT_ALL as u8 | AFTER_ERROR) != 0;
+    if ret < 0 || duration_ns >= fact!(slow_ns) || is_wanted {
         emit(state, now, ret);
     }
     state.enter_ns = 0;
@@ -185,9 +196,11 @@ fn emit(state: &SyncState, now: u64, ret: i64) {
     };
     let mut delta = InodeCounters::default();
     if state.inode.s_dev != 0
-        && let Some(inode) = INODES.get_ptr(&state.inode)
+        && let Some(inode) = INODES.get_ptr_mut(&state.inode)
     {
-        // SAFETY: a live map value; counters may move meanwhile, which is fine.
+        // SAFETY: a live map value; an error of this very instant is sent itself.
+        unsafe { (*inode).last_err_ns = 0 };
+        // SAFETY: likewise; counters may move meanwhile, which is fine.
         let c = unsafe { &(*inode).counters };
         delta = InodeCounters {
             nr_requests: c.nr_requests.wrapping_sub(state.snap.nr_requests),

@@ -66,6 +66,8 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     known.wb_err = errseq;
+    // SAFETY: the helper has no preconditions.
+    known.last_err_ns = unsafe { bpf_ktime_get_ns() };
     if known.root_epoch != epoch() {
         known.root = root_of(dentry, key.s_dev);
         known.root_epoch = epoch();

@@ -1,6 +1,7 @@
 //! Everything that differs between kernels. Offsets come as [`FACTS`], resolved
 //! by the agent from the running kernel's BTF; no hook tests a version.
 
+pub mod fd;
 pub mod file;
 pub mod page;
 pub mod read;

@@ -6,7 +6,7 @@ use fsyncscope_abi::facts::UNKNOWN;
 
 use crate::kernel::{
     fact,
-    read::{Addr, Mem},
+    read::{Addr, Mem, Probe},
 };
 
 /// Disk of a request as major << 20 | minor; 0 = none.
@@ -33,4 +33,19 @@ pub fn dev_of_disk<M: Mem>(disk: Addr) -> u32 {
     let major = M::u32(disk, fact!(gendisk_major));
     let minor = M::u32(disk, fact!(gendisk_first_minor));
     (major << 20) | (minor & 0xf_ffff)
+}
+
+/// Device that a bio was sent to, a partition where it was one, as major << 20 |
+/// minor: the file system's own device unless something is stacked in between.
+/// 0 = unknown, as before 5.12.
+#[inline(always)]
+pub fn dev_of_bio(bio: Addr) -> u32 {
+    if bio == 0 || fact!(bio_bi_bdev) == UNKNOWN || fact!(block_device_bd_dev) == UNKNOWN {
+        return 0;
+    }
+    let bdev = Probe::u64(bio, fact!(bio_bi_bdev));
+    if bdev == 0 {
+        return 0;
+    }
+    Probe::u32(bdev, fact!(block_device_bd_dev))
 }

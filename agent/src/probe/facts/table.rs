@@ -76,6 +76,7 @@ rows! {
     bio_vec_size: Size("bio_vec");
     bio_vec_bv_page: Offset("bio_vec.bv_page", 8);
     block_device_bd_disk: Offset("block_device.bd_disk", 8);
+    block_device_bd_dev: Offset("block_device.bd_dev", 4);
     // 7.x: compound_info, a mask or a pointer + 1; the programs decide which.
     page_compound_head: Offset("page.compound_head", 8), Offset("page.compound_info", 8);
     page_compound_is_info: If("page.compound_head", 0), If("page.compound_info", 1);
@@ -97,6 +98,10 @@ rows! {
     // 6.18: a const f_path in an anonymous union with a writable __f_path.
     file_f_path_dentry: Offset("file.f_path.dentry", 8), Offset("file.__f_path.dentry", 8);
     file_f_wb_err: Offset("file.f_wb_err", 4);
+    task_struct_files: Offset("task_struct.files", 8);
+    files_struct_fdt: Offset("files_struct.fdt", 8);
+    fdtable_max_fds: Offset("fdtable.max_fds", 4);
+    fdtable_fd: Offset("fdtable.fd", 8);
     dentry_d_parent: Offset("dentry.d_parent", 8);
     dentry_d_inode: Offset("dentry.d_inode", 8);
     // 6.16: a const d_name in an anonymous union with a writable __d_name.

@@ -48,6 +48,7 @@ const EXPECTED: &[(&str, [u32; 6])] = &[
     ("bio_bi_io_vec", [112, 120, 112, 112, 104, 32]),
     ("bio_bi_end_io", [56, 56, 56, 56, 56, 64]),
     ("bio_bi_private", [64, 64, 64, 64, 64, 72]),
+    ("block_device_bd_dev", [0, 28, 36, 52, 52, 52]),
     ("bio_vec_size", [16; 6]),
     ("bio_vec_bv_page", [0; 6]),
     ("page_compound_head", [8; 6]),
@@ -67,6 +68,9 @@ const EXPECTED: &[(&str, [u32; 6])] = &[
     ("file_f_inode", [32, 32, 32, 40, 32, 32]),
     ("file_f_path_dentry", [24, 24, 24, 72, 72, 72]),
     ("file_f_wb_err", [248, 224, 224, 136, 128, 120]),
+    ("files_struct_fdt", [32; 6]),
+    ("fdtable_max_fds", [0; 6]),
+    ("fdtable_fd", [8; 6]),
     ("dentry_d_parent", [24; 6]),
     ("dentry_d_inode", [48; 6]),
     ("dentry_d_name_name", [40; 6]),
@@ -126,6 +130,21 @@ fn facts_that_depend_on_the_architecture() {
             );
         }
     }
+    for (kernel, files) in [
+        ("5.10.218-amd64", 2808),
+        ("5.10.218-arm64", 1824),
+        ("5.15.0-amd64", 3072),
+        ("6.1.192-amd64", 3048),
+        ("6.1.192-arm64", 1984),
+        ("6.12.101-amd64", 3048),
+        ("6.12.101-arm64", 1992),
+        ("6.18.44-amd64", 1824),
+        ("7.3-rc7-amd64", 3488),
+        ("7.3-rc7-arm64", 2496),
+    ] {
+        let found = resolved(kernel).get("task_struct_files");
+        assert_eq!(found, Some(files), "{kernel}");
+    }
     assert_eq!(
         resolved("6.1.192-amd64").get("block_device_bd_disk"),
         Some(848)
@@ -150,11 +169,13 @@ fn facts_that_depend_on_the_architecture() {
 
 #[test]
 fn every_fact_is_in_the_table_and_tested() {
-    // Five u64 and three u32 that are settings or symbols are not from BTF.
-    let fields = (size_of::<Facts>() - 5 * 8 - 3 * 4) / 4;
+    // Five u64 and three u32 that are settings or symbols, and the padding, are
+    // not from BTF.
+    let fields = (size_of::<Facts>() - 5 * 8 - 4 * 4) / 4;
     assert_eq!(table::ROWS.len(), fields);
     let elsewhere = [
         "block_device_bd_disk",
+        "task_struct_files",
         "pt_regs_arg0",
         "pt_regs_arg1",
         "pt_regs_arg2",

@@ -280,6 +280,11 @@ impl Known {
         covered(answered, (call.enter_ns, call.exit_ns))
     }
 
+    /// How much of a call fell into what the fault held, waited for or not.
+    pub fn overlap_ns(&self, call: &CallRecord) -> u64 {
+        covered(self.held().map(span_of), (call.enter_ns, call.exit_ns))
+    }
+
     /// How many requests reached the disk during a call.
     pub fn nr_requests(&self, call: &CallRecord) -> u64 {
         let is_during = |request: &&TruthRequest| {

@@ -357,6 +357,22 @@ fn a_time_line_that_is_not_the_disks_is_caught() {
 }
 
 #[test]
+fn a_write_that_waits_before_its_sync_is_a_gap_of_the_journal_alone() {
+    let with = |kind| {
+        planted(held(), |known, _| {
+            known.fault.kind = kind;
+            known.calls.push(CallRecord {
+                tid: 71,
+                call: Call::DsyncWrite,
+                ..known.calls[0].clone()
+            });
+        })
+    };
+    assert_eq!(with(Kind::JournalDelay), []);
+    assert_eq!(with(Kind::FlushDelay), [Check::Found]);
+}
+
+#[test]
 fn a_held_request_that_is_not_named_is_caught() {
     let caught = planted(held(), |_, said| said.requests.clear());
     assert_eq!(caught, [Check::Sector]);

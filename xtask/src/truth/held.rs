@@ -5,6 +5,7 @@
 use fsyncscope_tests::campaign::{Call, CallRecord};
 
 use super::compare::{has_unlisted_syncs, headline, sync_of};
+use super::draw::Kind;
 use super::known::Known;
 use super::row::{Check, Row};
 use super::said::{Breakdown, Said, Told};
@@ -70,6 +71,10 @@ fn compare_call(known: &Known, said: &Said, of_fault: &[&Told], call: &CallRecor
         match call.call {
             Call::DsyncWrite | Call::UringFsync if known.fault.is_xfs => {
                 let reason = "xfs before 7 has no exit event for syncs that are no syscall";
+                row.gap(Check::Found, reason);
+            }
+            Call::DsyncWrite if known.fault.kind == Kind::JournalDelay => {
+                let reason = "an O_DSYNC write may wait for the journal before its sync begins";
                 row.gap(Check::Found, reason);
             }
             _ if has_unlisted_syncs(of_fault) => {}

@@ -69,6 +69,7 @@ pub(crate) fn find_others(
     let mut others = Others::default();
     let mut groups: BTreeMap<(u32, String, FileId, u32), Neighbour> = BTreeMap::new();
     let mut busy: Vec<Span> = Vec::new();
+    let submitters = sole_submitters(sync, requests);
     for request in requests {
         let is_inside = request.complete_ns > sync.enter_ns && request.complete_ns <= sync.exit_ns;
         let nr_bytes = u64::from(request.nr_bytes) * u64::from(is_inside);
@@ -84,15 +85,19 @@ pub(crate) fn find_others(
         if request.op != "read" {
             others.written_bytes += nr_bytes;
         }
-        let file = match (request.pid, request.file_source.as_str()) {
+        let submitter = submitters.get(&request.file).copied().flatten();
+        let (pid, comm) = submitter
+            .filter(|_| request.pid == 0)
+            .unwrap_or((request.pid, &request.comm));
+        let file = match (pid, request.file_source.as_str()) {
             (1.., _) | (_, "blockdev") => FileId::default(),
             _ => request.file.clone(),
         };
-        let rdev = if request.pid == 0 { request.rdev } else { 0 };
-        let key = (request.pid, request.comm.clone(), file.clone(), rdev);
+        let rdev = if pid == 0 { request.rdev } else { 0 };
+        let key = (pid, comm.to_owned(), file.clone(), rdev);
         let group = groups.entry(key).or_insert_with(|| Neighbour {
-            pid: request.pid,
-            comm: request.comm.clone(),
+            pid,
+            comm: comm.to_owned(),
             names: recorder
                 .names_of(&request.file)
                 .unwrap_or_default()
@@ -118,6 +123,28 @@ pub(crate) fn find_others(
         .sort_by_key(|group| std::cmp::Reverse((group.nr_bytes, group.longest_ns)));
     others.list.truncate(MAX_LISTED);
     others
+}
+
+/// Processes by file, `None` where it had several. What the kernel's workers issue
+/// of such a file, because the queue was full or pages were written back, is of
+/// the process that issued the rest.
+fn sole_submitters<'a>(
+    sync: &SyncEvent,
+    requests: &'a [RequestSpan],
+) -> BTreeMap<&'a FileId, Option<(u32, &'a str)>> {
+    let mut found = BTreeMap::new();
+    let is_file = |request: &&RequestSpan| {
+        let pid = request.pid;
+        pid != 0 && pid != sync.pid && request.file.s_dev != 0 && request.file_source != "blockdev"
+    };
+    for request in requests.iter().filter(is_file) {
+        let one = Some((request.pid, request.comm.as_str()));
+        let known = found.entry(&request.file).or_insert(one);
+        if known.map(|(pid, _)| pid) != Some(request.pid) {
+            *known = None;
+        }
+    }
+    found
 }
 
 fn is_foreign(
@@ -211,12 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_issues_of_a_file_is_its_one_submitters() {
+        let list = |requests: &[RequestSpan]| {
+            let found = others(requests, true).list;
+            let shown = found.iter().map(|group| (group.pid, group.nr_requests));
+            shown.collect::<Vec<_>>()
+        };
+        let (fio, kernel) = (request(77, FS, NO_SLOT), request(0, FS, NO_SLOT));
+        assert_eq!(list(&[kernel.clone(), fio.clone()]), [(77, 2)]);
+        // Of two that had requests of it, nobody knows which.
+        let dd = request(78, FS, NO_SLOT);
+        assert_eq!(list(&[fio, dd, kernel]), [(0, 1), (77, 1), (78, 1)]);
+    }
+
+    #[test]
     fn strangers_are_grouped_by_process_else_by_file() {
+        let mut unsubmitted = request(0, FS, NO_SLOT);
+        unsubmitted.file.ino = 98;
         let found = others(
             &[
                 request(77, FS, NO_SLOT),
                 request(77, FS + 1, NO_SLOT),
-                request(0, FS, NO_SLOT),
+                unsubmitted,
             ],
             true,
         );

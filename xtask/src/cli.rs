@@ -151,6 +151,7 @@ the built-in writer, which proves nothing.
 
   cargo xtask demo
   cargo xtask demo hang --kafka 4 --json | tail -1 | jq .verdict
+  cargo xtask demo late                  over a minute: writeback comes after 30 s
   cargo xtask demo healthy --minutes 2")]
 pub struct DemoArgs {
     /// What is made to happen

@@ -14,7 +14,13 @@ pub fn render(incident: &Incident) -> String {
     lines.extend(incident.operations.iter().take(1).map(render_lost));
     // The sync and the request that say most: failed before slow.
     let sync = incident.syncs.iter().find(|sync| sync.errno.is_some());
-    lines.extend(sync.or(incident.syncs.first()).map(render_sync));
+    // Of slow ones the longest: neighbours are those of its time.
+    let longest = incident
+        .syncs
+        .iter()
+        .rev()
+        .max_by_key(|sync| sync.duration_ns);
+    lines.extend(sync.or(longest).map(render_sync));
     let request = incident
         .requests
         .iter()

@@ -3,10 +3,17 @@
 //! lines; out: what the core says, to `emit`. Nothing here touches a watched
 //! file system or waits for a helper.
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
+use fsyncscope_abi::loss::Loss;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use crate::{
@@ -384,6 +391,7 @@ impl Live {
         if self.ticks.is_multiple_of(DISCOVER_EVERY_TICKS) {
             self.ask_for_brokers();
             self.feed_written();
+            self.forget_ended();
             self.feed_losses();
         } else if self.has_slow {
             // What the disk moves while a sync waits decides whether it hangs.
@@ -447,6 +455,17 @@ impl Live {
             asks::threads(&watcher, &mut event.syncs).await;
             let _ = tx.send(Input::Threads(Box::new(event))).await;
         });
+    }
+
+    fn forget_ended(&mut self) {
+        let unseen = scan::forget_ended(&mut self.shared.maps(), Path::new("/proc"));
+        if unseen > 0 {
+            let mut counts = self.shared.counts();
+            *counts
+                .lost
+                .entry(Loss::LostExit.name().to_owned())
+                .or_default() += unseen;
+        }
     }
 
     fn feed_losses(&mut self) {

@@ -49,6 +49,35 @@ pub fn syncs_in_flight(maps: &Maps, now_ns: u64, min_ns: u64) -> Vec<InFlightSyn
         .collect()
 }
 
+/// Forgets threads that are gone, once there are many: each leaves its entry. Gives
+/// how many were in a sync whose end was not seen.
+pub fn forget_ended(maps: &mut Maps, proc: &Path) -> u64 {
+    let all: Vec<_> = maps.ops.iter().filter_map(Result::ok).collect();
+    let is_crowded = all.len() > MANY_THREADS;
+    let mut unseen = 0;
+    for (tid, state) in all {
+        let is_idle = state.enter_ns == 0;
+        if (is_idle && !is_crowded) || !is_gone(proc, &state) {
+            continue;
+        }
+        // The number may be another thread's by now.
+        let is_same = maps.ops.get(&tid, 0).is_ok_and(|now| now == state);
+        if is_same && maps.ops.remove(&tid).is_ok() {
+            unseen += u64::from(!is_idle);
+        }
+    }
+    unseen
+}
+
+/// More than brokers have that sync: below, entries of threads that ended do no harm.
+const MANY_THREADS: usize = 2048;
+
+/// True if the thread whose sync this is or was has ended.
+fn is_gone(proc: &Path, state: &SyncState) -> bool {
+    let (pid, tid) = (state.pid_tgid >> 32, state.pid_tgid as u32);
+    !proc.join(format!("{pid}/task/{tid}")).exists()
+}
+
 /// What requests of the sync's file did since it began.
 fn delta(maps: &Maps, state: &SyncState) -> Counters {
     if state.inode.s_dev == 0 {
@@ -246,6 +275,18 @@ mod tests {
         assert_eq!(is_in_op("dsync", &waiting), Some(false));
         assert_eq!(is_in_op("fsync", &writing), Some(false));
         assert_eq!(is_in_op("fsync", &ThreadState::default()), None);
+    }
+
+    #[test]
+    fn a_thread_is_gone_once_proc_has_it_no_more() {
+        let proc = TestDir::new("gone");
+        let state = SyncState {
+            pid_tgid: 7 << 32 | 8,
+            ..SyncState::default()
+        };
+        assert!(is_gone(proc.path(), &state));
+        proc.write("7/task/8/comm", "x");
+        assert!(!is_gone(proc.path(), &state));
     }
 
     #[test]

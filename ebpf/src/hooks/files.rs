@@ -160,7 +160,12 @@ fn ext4_left(ret: i32) {
     if let Some(state) = open_sync()
         && op::is_opened_by_file_system(state.op)
     {
+        let (op, tid) = (state.op, state.pid_tgid as u32);
         close(state, i64::from(ret));
+        if op != op::DSYNC {
+            // Workers come and go: their entries would fill the map.
+            let _ = OPS.remove(&tid);
+        }
     }
 }
 

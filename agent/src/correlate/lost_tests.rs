@@ -146,3 +146,48 @@ fn failed_flush_below_a_journal_write_is_part_of_the_one_story() {
     assert!(run.last().reasons[0].contains("because a flush to"));
     assert_eq!((run.core.findings(), run.last().requests.len()), (1, 2));
 }
+
+#[test]
+fn a_file_system_that_turns_read_only_is_told_with_its_journal() {
+    let found = |read_only: &str| {
+        let dir = crate::discover::LogDir {
+            path: "/d1".into(),
+            read_only: read_only.to_owned(),
+            ..crate::discover::LogDir::default()
+        };
+        Event::Broker {
+            slot: 0,
+            broker: Box::new(crate::discover::Broker {
+                log_dirs: vec![dir],
+                ..crate::discover::Broker::default()
+            }),
+        }
+    };
+    let journal = RequestEvent {
+        file_source: "blockdev".to_owned(),
+        rdev: FS,
+        ..failed("IOERR", 5)
+    };
+    let says = |run: &Run| {
+        let mut reasons = run.last().reasons.iter();
+        reasons.any(|reason| reason.contains("turned read-only (emergency_ro)"))
+    };
+    let mut run = Run::new();
+    run.at(1).push(found(""));
+    run.at(6).push(Event::Request(journal));
+    run.at(10).push(Event::Sync(sync(4, 10, -5)));
+    assert!(!says(&run));
+    run.at(900).push(found("emergency_ro"));
+    run.at(2_000).push(Event::Tick);
+    assert!(says(&run));
+    assert_eq!(
+        (run.last().cause, run.core.findings()),
+        (Some(Cause::Journal), 1)
+    );
+    // Of a failure that is not the journal's, it is not said.
+    let mut run = Run::new();
+    run.at(1).push(found("emergency_ro"));
+    run.at(6).push(Event::Request(failed("IOERR", 5)));
+    run.at(2_000).push(Event::Tick);
+    assert!(!says(&run));
+}

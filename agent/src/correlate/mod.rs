@@ -101,6 +101,7 @@ impl Core {
             Event::Clock { offset_ns } => self.world.offset_ns = *offset_ns,
             Event::Broker { slot, broker } => {
                 if self.world.set_broker(*slot, broker) {
+                    self.mark_read_only();
                     out.push(Output::BrokerSeen(Box::new(self.world.broker_seen(*slot))));
                 }
             }

@@ -3,7 +3,7 @@
 //! numbers. The only place of `correlate` and `judge` that looks into the types
 //! of `discover` and `enrich`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{Key, NO_SLOT, make_id};
 use super::output::{BrokerSeen, SummaryOutput, SummaryOutputRow};
@@ -157,6 +157,23 @@ impl World {
 
     pub(crate) fn root_path(&self, root: u16) -> Option<&str> {
         self.roots.get(&root).map(|root| root.path.as_str())
+    }
+
+    /// Those of these log directories whose file system takes no writes, with the
+    /// mount option that says so.
+    pub(crate) fn read_only_among(&self, dirs: &BTreeSet<String>) -> Vec<(String, &str)> {
+        let all = self
+            .brokers
+            .values()
+            .flat_map(|broker| broker.log_dirs.iter().chain(&broker.metadata_log_dir));
+        let mut found: Vec<(String, &str)> = all
+            .filter(|dir| !dir.read_only.is_empty())
+            .map(|dir| (dir.path.to_string_lossy().into_owned(), &*dir.read_only))
+            .filter(|(path, _)| dirs.contains(trim(path)))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     pub(crate) fn root_of_path(&self, broker: u16, path: &str) -> Option<u16> {

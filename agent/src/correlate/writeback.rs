@@ -301,6 +301,14 @@ impl Core {
         }
     }
 
+    /// What discovery tells of a broker says that an aborted file system took its
+    /// consequence: its case has news.
+    pub(super) fn mark_read_only(&mut self) {
+        for case in self.cases.values_mut().filter(|case| case.is_open) {
+            case.is_dirty |= !self.world.read_only_among(&case.aborted_dirs).is_empty();
+        }
+    }
+
     fn new_writeback(&self, file: &FileId, root: u16, names: &[String]) -> Writeback {
         let name = self.world.kafka_file(names, root);
         Writeback {

@@ -42,6 +42,10 @@ pub struct LogDir {
     pub source: String,
     /// Its mount point in the broker's namespace.
     pub mount_point: String,
+    /// Why its super block takes no writes, as the mount's options spell it:
+    /// `ro`, or `emergency_ro` of an ext4 that aborted its journal (6.14 and later).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub read_only: String,
     /// Why nothing is known of it.
     pub error: Option<String>,
 }

@@ -275,6 +275,7 @@ impl Place<'_> {
             dir.fs_type.clone_from(&mount.fs_type);
             dir.source.clone_from(&mount.source);
             dir.mount_point.clone_from(&mount.mount_point);
+            dir.read_only = mount.read_only().unwrap_or_default().to_owned();
             dir.fs_dev_major_minor = format!("{}:{}", mount.major, mount.minor);
         }
         dir
@@ -371,7 +372,12 @@ fn blind_spot(dir: &LogDir) -> Option<String> {
         return Some(plain(&format!("log.dir {name} is not watched: {error}")));
     }
     let why = match dir.fs_type.as_str() {
-        "" | "ext2" | "ext3" | "ext4" | "xfs" | "btrfs" => return None,
+        "" | "ext2" | "ext3" | "ext4" | "xfs" | "btrfs" => {
+            let sign = Some(&dir.read_only).filter(|sign| !sign.is_empty())?;
+            return Some(format!(
+                "log.dir {name} is read-only ({sign}): its file system takes no writes"
+            ));
+        }
         "tmpfs" | "ramfs" => " and has no disk",
         _ => "",
     };

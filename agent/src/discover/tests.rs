@@ -169,3 +169,18 @@ fn open_descriptor_names_the_log_without_configuration() {
         Some(Path::new("/weird/place/server.log"))
     );
 }
+
+#[test]
+fn a_file_system_that_takes_no_writes_is_noted() {
+    let dir = TestDir::new("disc-ro");
+    assert_eq!(broker(&dir).log_dirs[0].read_only, "");
+    dir.write(
+        "42/mountinfo",
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw,emergency_ro\n",
+    );
+    let found = find(&dir, &DiscoverRequest::default()).brokers.remove(0);
+    assert_eq!(found.log_dirs[0].read_only, "emergency_ro");
+    let note =
+        "log.dir /data/a is read-only (emergency_ro): its file system takes no writes".to_owned();
+    assert!(found.notes.contains(&note), "{:?}", found.notes);
+}

@@ -27,6 +27,16 @@ pub struct Mount {
     pub super_options: Vec<String>,
 }
 
+impl Mount {
+    /// The option that says that the super block takes no writes.
+    #[must_use]
+    pub fn read_only(&self) -> Option<&str> {
+        // `rw` stays where `emergency_ro` stands: the sign comes first.
+        let says = |sign: &str| self.super_options.iter().any(|option| option == sign);
+        ["emergency_ro", "ro"].into_iter().find(|sign| says(sign))
+    }
+}
+
 /// Parses the whole file; lines that do not fit are left out.
 #[must_use]
 pub fn parse_mountinfo(text: &str) -> Vec<Mount> {
@@ -114,6 +124,8 @@ mod tests {
         assert_eq!(mounts.len(), 3);
         assert_eq!(mounts[1].mount_point, "/data/my kafka");
         assert_eq!(mounts[1].super_options, ["rw", "emergency_ro"]);
+        assert_eq!(mounts[1].read_only(), Some("emergency_ro"));
+        assert_eq!(mounts[0].read_only(), None);
         assert_eq!(
             (mounts[2].major, mounts[2].minor, mounts[2].fs_type.as_str()),
             (0, 45, "btrfs")

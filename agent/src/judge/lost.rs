@@ -113,6 +113,17 @@ pub(super) fn tell_journal(request: &RequestEvent, world: &World) -> String {
     )
 }
 
+/// What the journal's failure came to: the mount's own options say it.
+pub(super) fn tell_read_only(case: &Case, world: &World) -> Option<String> {
+    let dirs = world.read_only_among(&case.aborted_dirs);
+    let (_, sign) = dirs.first()?;
+    let paths: Vec<&str> = dirs.iter().map(|(path, _)| path.as_str()).collect();
+    Some(format!(
+        "the journal is aborted: the file system of {} has turned read-only ({sign}), and takes no writes until it is mounted again",
+        paths.join(", ")
+    ))
+}
+
 /// `operations[]` of the incident.
 pub(super) fn show_operations(case: &Case, world: &World) -> Vec<IncidentOperation> {
     let shown = case.writebacks.iter().take(MAX_OPERATIONS);

@@ -3,7 +3,7 @@
 //! only state what was seen; their rule is cited behind them.
 
 use super::errno::{errno_name, is_filesystem_damage};
-use super::lost::{rule_of_lost, tell_journal, tell_lost};
+use super::lost::{rule_of_lost, tell_journal, tell_lost, tell_read_only};
 use super::neighbours::name_neighbour;
 use super::rules::{Rule, find_adjustment, find_rule};
 use crate::correlate::case::{Case, Class, Origin, SyncFact};
@@ -53,6 +53,7 @@ pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
         0 | 1 => {}
         count => reasons.push(format!("data of {count} files was lost in this way")),
     }
+    reasons.extend(tell_read_only(case, world));
     reasons.extend(tell_lines(case));
     if case.is_index_only() {
         reasons.push("only index files failed: the broker keeps the directory online and treats this as no disk failure".to_owned());

@@ -373,6 +373,22 @@ fn a_write_that_waits_before_its_sync_is_a_gap_of_the_journal_alone() {
 }
 
 #[test]
+fn of_a_write_only_its_sync_is_held_against_the_disk() {
+    let with = |call: Call| {
+        planted(held(), |known, said| {
+            known.calls[0].call = call;
+            let late = &mut said.syncs[0];
+            (late.time, late.duration_ns) = (time(1700), 301 * MS);
+            let parts = late.breakdown.as_mut().unwrap();
+            (parts.flush_ns, parts.other_ns) = (300 * MS, MS);
+            parts.flush_device_ns = Some(300 * MS);
+        })
+    };
+    assert_eq!(with(Call::DsyncWrite), []);
+    assert_eq!(with(Call::Fsync), [Check::Delay]);
+}
+
+#[test]
 fn a_held_request_that_is_not_named_is_caught() {
     let caught = planted(held(), |_, said| said.requests.clear());
     assert_eq!(caught, [Check::Sector]);

@@ -103,6 +103,15 @@ fn compare_call(known: &Known, said: &Said, of_fault: &[&Told], call: &CallRecor
     if sync.in_flight {
         return;
     }
+    let began_ns = said.mono_ns(&sync.time).unwrap_or(call.enter_ns);
+    let call = &CallRecord {
+        enter_ns: match call.call {
+            // Its sync begins when the write is done.
+            Call::DsyncWrite => began_ns.max(call.enter_ns),
+            _ => call.enter_ns,
+        },
+        ..call.clone()
+    };
     let held_ns = known.held_ns(call);
     let slack_ns = tolerance_ns(held_ns);
     let (tied_ns, said_ns) = (breakdown.tied_ns(), device_ns(breakdown));

@@ -6,11 +6,11 @@ use crate::correlate::neighbours::Neighbour;
 use crate::correlate::world::{World, show_dev};
 use crate::incident::IncidentNeighbour;
 
-/// `fio (pid 77)`, else `data of backup.tar, written back by the kernel`.
+/// `fio (pid 77)`, else `the kernel (writing back backup.tar)`.
 pub(crate) fn name_neighbour(one: &Neighbour, world: &World) -> String {
     match (one.pid, path_of(one, world)) {
-        (0, Some(path)) => format!("the kernel, writing back {path},"),
-        (0, None) => "the kernel, writing back a file without a name,".to_owned(),
+        (0, Some(path)) => format!("the kernel (writing back {path})"),
+        (0, None) => "the kernel (writing back a file without a name)".to_owned(),
         (pid, _) if one.comm.is_empty() => format!("process {pid}"),
         (pid, _) => format!("{} (pid {pid})", one.comm),
     }

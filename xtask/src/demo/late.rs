@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use fsyncscope_tests::faultdisk::Stamp;
 
 use super::compare::{self, Told};
 use super::incident::{Operation, Sync};
@@ -71,13 +72,28 @@ pub fn play(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The first write that the disk failed, when it was answered.
+fn first_failure(truth: &Truth) -> Option<Stamp> {
+    let replies = truth.failed().filter_map(|request| request.reply);
+    replies.min_by_key(|at| at.monotonic_ns)
+}
+
+/// How soon it was told.
+pub fn facts(truth: &Truth, ours: &[Told]) -> Vec<String> {
+    let (Some(told), Some(failure)) = (ours.first(), first_failure(truth)) else {
+        return Vec::new();
+    };
+    let took_ns = told.first_at_ns.saturating_sub(failure.monotonic_ns);
+    vec![format!(
+        "told:    {} ms after the disk failed the write; {} failed in all",
+        took_ns / 1_000_000,
+        truth.failed().count()
+    )]
+}
+
 /// What is wrong with the report.
 pub fn compare(told: &Told, truth: &Truth, wrong: &mut Vec<String>) {
-    let Some(failure) = truth
-        .failed()
-        .filter_map(|request| request.reply)
-        .min_by_key(|at| at.monotonic_ns)
-    else {
+    let Some(failure) = first_failure(truth) else {
         wrong.push("the disk failed no write: nothing was tested".into());
         return;
     };

@@ -1,6 +1,6 @@
 //! Each way in which lost data can be told wrongly is found; what is right passes.
 
-use fsyncscope_tests::faultdisk::{Op, Stamp};
+use fsyncscope_tests::faultdisk::Op;
 
 use super::super::compare::tests::{LINE, incident, touched, truth};
 use super::super::incident::{Caller, LogEvent, Operation, Request, Sync};
@@ -86,6 +86,12 @@ fn wrong(change: impl Fn(&mut Told)) -> Vec<String> {
 #[test]
 fn what_is_right_passes() {
     assert_eq!(wrong(|_| {}), [""; 0]);
+}
+
+#[test]
+fn how_soon_it_was_told_is_measured() {
+    let expected = "told:    400 ms after the disk failed the write; 1 failed in all";
+    assert_eq!(facts(&disk(), &[right()]), [expected]);
 }
 
 #[test]

@@ -191,10 +191,14 @@ fn play(lab: &Lab, plan: &Plan, binary: &Path) -> anyhow::Result<Outcome> {
             "the agent's exit code is {code} instead of {expected}"
         ));
     }
+    let facts = match name {
+        ScenarioName::Late => late::facts(&truth, &ours),
+        _ => Vec::new(),
+    };
     Ok(Outcome {
         wrong,
         told: ours,
-        facts: Vec::new(),
+        facts,
     })
 }
 

@@ -111,13 +111,12 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
     let others = find_others(sync, &scene.household, &overlapping, &memory.recorder);
     // What other processes moved is no excuse: that is what a stall is told for.
     let moved_bytes = scene.moved_bytes.saturating_sub(others.written_bytes);
-    let moved_bytes = if scene.rate.is_some() && moved_bytes >= MIN_MOVED_BYTES.max(own_bytes) {
+    let is_flood = scene.rate.is_some() && moved_bytes >= MIN_MOVED_BYTES.max(own_bytes);
+    let moved_bytes = if is_flood && !is_passed_over(sync, &overlapping, time_of) {
         moved_bytes
     } else {
         0
     };
-    let needed_ns = time_of(own_bytes).max(time_of(moved_bytes));
-
     let completed = overlapping.len();
     let mut outstanding: Vec<InFlightRequest> = scene
         .outstanding
@@ -153,6 +152,11 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         waits: &waits,
         is_journal_dark: scene.is_journal_dark,
     });
+    // A disk that was idle of late had no chance to show its rate: the file's data
+    // needs no longer than its requests took. Those too fast for the recorder are
+    // in the sum of device times alone.
+    let own_ns = parts.breakdown.own_data_ns.max(sync.delta.device_ns);
+    let needed_ns = time_of(own_bytes).min(own_ns).max(time_of(moved_bytes));
     outstanding.truncate(MAX_REQUESTS);
     overlapping.truncate(completed);
     Stall {
@@ -169,6 +173,30 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         requests: worth_showing(overlapping, sync, scene.s_dev, memory),
         outstanding,
     }
+}
+
+/// A request of the sync's own was in the device for most of the call, though what
+/// was ahead of it there would have gone through in less than half of that time:
+/// the device held it while others passed, and their bytes are no excuse.
+fn is_passed_over(
+    sync: &SyncEvent,
+    overlapping: &[RequestSpan],
+    time_of: impl Fn(u64) -> u64,
+) -> bool {
+    let duration_ns = sync.exit_ns.saturating_sub(sync.enter_ns);
+    overlapping
+        .iter()
+        .filter(|request| is_own(request, sync) && request.issue_ns != 0)
+        .any(|own| {
+            let device_ns = own.complete_ns.saturating_sub(own.issue_ns);
+            let ahead = overlapping.iter().filter(|other| {
+                other.dev == own.dev
+                    && other.issue_ns < own.issue_ns
+                    && other.complete_ns > own.issue_ns
+            });
+            let bytes: u64 = ahead.map(|other| u64::from(other.nr_bytes)).sum();
+            device_ns * 2 >= duration_ns && time_of(bytes).saturating_mul(2) < device_ns
+        })
 }
 
 /// Requests of the disks that overlap the call: from the flight recorder, and
@@ -284,3 +312,7 @@ fn event_of(span: &RequestSpan, memory: &Memory) -> RequestEvent {
         ..RequestEvent::default()
     }
 }
+
+#[cfg(test)]
+#[path = "stall_tests.rs"]
+mod tests;

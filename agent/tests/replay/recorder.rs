@@ -132,7 +132,7 @@ fn flood(one: &RequestSpan, names: Option<&[&str]>) -> Vec<Stamped> {
         });
         let own = RequestSpan {
             nr_bytes: 4_096,
-            ..span("write", (5_010, 5_020, 7_480), segment())
+            ..span("write", (5_010, 7_390, 7_480), segment())
         };
         stream.push(Event::Spans(SpansEvent {
             requests: requests.chain([own]).collect(),

@@ -233,6 +233,19 @@ fn losses_and_a_missing_hook_lower_the_confidence() {
 }
 
 #[test]
+fn a_sync_from_before_the_agent_is_told_as_lost_but_takes_no_confidence() {
+    let mut run = Run::new();
+    run.push(Event::Losses {
+        total: BTreeMap::from([("unmatched_exit".to_owned(), 1)]),
+    });
+    run.at(10)
+        .push(Event::Request(failed("IOERR", 5)))
+        .push(Event::Sync(sync(4, 8, -5)));
+    assert!((run.last().confidence - 0.99).abs() < 1e-9);
+    assert_eq!(run.last().lost["unmatched_exit"], 1);
+}
+
+#[test]
 fn a_hang_that_its_bytes_explain_in_the_end_is_saturation() {
     let mut run = Run::new();
     for (at_ms, mega) in [(0, 0), (1_000, 100), (2_000, 100), (8_000, 700)] {

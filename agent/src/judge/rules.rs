@@ -284,7 +284,7 @@ pub const RULES: &[Rule] = &[
 pub const ADJUSTMENTS: &[Adjustment] = &[
     Adjustment {
         id: "A1",
-        when: "evidence was lost before the incident was opened",
+        when: "evidence was lost before the incident was opened (syncs under way when the agent came are none)",
         factor: 0.90,
     },
     Adjustment {

@@ -2,6 +2,8 @@
 //! host. Out: [`Judgement`]: verdict, cause, confidence, reasons. Sentences
 //! only state what was seen; their rule is cited behind them.
 
+use fsyncscope_abi::loss::Loss;
+
 use super::errno::{errno_name, is_filesystem_damage};
 use super::lost::{rule_of_lost, tell_journal, tell_lost, tell_read_only};
 use super::neighbours::name_neighbour;
@@ -365,12 +367,14 @@ fn tell_lines(case: &Case) -> Option<String> {
 
 fn adjustments(case: &Case, fact: Option<&SyncFact>, world: &World) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    if !case.lost.is_empty() {
-        let classes: Vec<String> = case
-            .lost
-            .iter()
-            .map(|(class, count)| format!("{class} {count}"))
-            .collect();
+    // A sync that was under way when the agent came is no gap in what followed.
+    let classes: Vec<String> = case
+        .lost
+        .iter()
+        .filter(|(class, _)| class.as_str() != Loss::UnmatchedExit.name())
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    if !classes.is_empty() {
         found.push(("A1", format!("evidence was lost: {}", classes.join(", "))));
     }
     let join = fact.and_then(|fact| fact.join.as_ref());

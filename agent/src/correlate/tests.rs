@@ -233,10 +233,13 @@ fn losses_and_a_missing_hook_lower_the_confidence() {
 }
 
 #[test]
-fn a_sync_from_before_the_agent_is_told_as_lost_but_takes_no_confidence() {
+fn losses_that_cannot_touch_the_evidence_are_told_but_take_no_confidence() {
     let mut run = Run::new();
     run.push(Event::Losses {
-        total: BTreeMap::from([("unmatched_exit".to_owned(), 1)]),
+        total: BTreeMap::from([
+            ("unmatched_exit".to_owned(), 1),
+            ("missed_complete".to_owned(), 1),
+        ]),
     });
     run.at(10)
         .push(Event::Request(failed("IOERR", 5)))

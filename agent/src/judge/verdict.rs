@@ -367,11 +367,21 @@ fn tell_lines(case: &Case) -> Option<String> {
 
 fn adjustments(case: &Case, fact: Option<&SyncFact>, world: &World) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    // A sync that was under way when the agent came is no gap in what followed.
+    // A sync that was under way when the agent came is no gap in what followed; and
+    // where the requests are at hand, one that was missed changes nothing.
+    let has_requests = fact.is_some_and(|fact| {
+        let is_joined = |join: &Join| !join.requests.is_empty();
+        let is_tied = |stall: &Stall| stall.tied_ns() * 2 >= fact.duration_ns();
+        fact.join.as_ref().is_some_and(is_joined) || fact.stall.as_ref().is_some_and(is_tied)
+    });
+    let is_gap = |class: &str| {
+        class != Loss::UnmatchedExit.name()
+            && !(has_requests && class == Loss::MissedComplete.name())
+    };
     let classes: Vec<String> = case
         .lost
         .iter()
-        .filter(|(class, _)| class.as_str() != Loss::UnmatchedExit.name())
+        .filter(|(class, _)| is_gap(class))
         .map(|(class, count)| format!("{class} {count}"))
         .collect();
     if !classes.is_empty() {

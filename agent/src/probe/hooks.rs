@@ -111,15 +111,15 @@ macro_rules! sync_hook {
                     name: "fexit",
                     programs: &[
                         (
-                            concat!("fentry_", $call),
-                            Attach::Fentry(&[
+                            concat!("fexit_", $call),
+                            Attach::Fexit(&[
                                 concat!("__x64_sys_", $call),
                                 concat!("__arm64_sys_", $call),
                             ]),
                         ),
                         (
-                            concat!("fexit_", $call),
-                            Attach::Fexit(&[
+                            concat!("fentry_", $call),
+                            Attach::Fentry(&[
                                 concat!("__x64_sys_", $call),
                                 concat!("__arm64_sys_", $call),
                             ]),
@@ -131,12 +131,12 @@ macro_rules! sync_hook {
                     name: "tracepoint",
                     programs: &[
                         (
-                            concat!("enter_", $call),
-                            Attach::Tracepoint("syscalls", concat!("sys_enter_", $call)),
-                        ),
-                        (
                             concat!("exit_", $call),
                             Attach::Tracepoint("syscalls", concat!("sys_exit_", $call)),
+                        ),
+                        (
+                            concat!("enter_", $call),
+                            Attach::Tracepoint("syscalls", concat!("sys_enter_", $call)),
                         ),
                     ],
                     facts: &[],
@@ -161,7 +161,9 @@ macro_rules! raw_hook {
     };
 }
 
-/// All hooks, in the order in which an operation meets them.
+/// All hooks, in the order in which they are attached: that in which an operation
+/// meets them, but an end before its beginning, so that nothing begins whose end is
+/// not seen.
 pub static TABLE: &[Hook] = &[
     sync_hook!("fsync", true, "which fsync failed or hung, and its errno"),
     sync_hook!(
@@ -265,6 +267,26 @@ pub static TABLE: &[Hook] = &[
         ],
     },
     Hook {
+        name: "block_rq_complete",
+        required: true,
+        lost: "which request failed, on which sector, with which status",
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[(
+                    "block_rq_complete_typed",
+                    Attach::Typed("block_rq_complete"),
+                )],
+                facts: REQUEST_FILE,
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("block_rq_complete", Attach::Raw("block_rq_complete"))],
+                facts: REQUEST_FILE,
+            },
+        ],
+    },
+    Hook {
         name: "block_rq_issue",
         required: true,
         lost: "times of requests, and which are outstanding",
@@ -287,26 +309,6 @@ pub static TABLE: &[Hook] = &[
         "retries of a request by the driver",
         &["arg_requeue_rq"]
     ),
-    Hook {
-        name: "block_rq_complete",
-        required: true,
-        lost: "which request failed, on which sector, with which status",
-        forms: &[
-            Form {
-                name: "typed_tracepoint",
-                programs: &[(
-                    "block_rq_complete_typed",
-                    Attach::Typed("block_rq_complete"),
-                )],
-                facts: REQUEST_FILE,
-            },
-            Form {
-                name: "raw_tracepoint",
-                programs: &[("block_rq_complete", Attach::Raw("block_rq_complete"))],
-                facts: REQUEST_FILE,
-            },
-        ],
-    },
     Hook {
         name: "jbd2_commit",
         required: false,

@@ -15,6 +15,7 @@ use fsyncscope_abi::{facts::Facts, span::span_pages};
 
 use crate::{
     event::HookState,
+    helper::clock::monotonic_ns,
     probe::{
         facts::ResolvedFacts,
         hooks::{Attach, Form, Hook, TABLE},
@@ -103,8 +104,12 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         programs,
         ..
     } = loader;
+    let (ring, mut maps) = Maps::take(&mut ebpf)?;
+    maps.watched_since
+        .set(0, &monotonic_ns(), 0)
+        .context("set WATCHED_SINCE")?;
     Ok(Probe {
-        maps: Maps::take(&mut ebpf)?,
+        maps: (ring, maps),
         states,
         programs,
         links,
@@ -201,10 +206,13 @@ impl Loader<'_> {
                     $load.map_err(|e| explain(&e))?;
                 }
                 let id = $p.info().map_err(|e| explain(&e))?.id();
+                // Kept open: the kernel's account of a program is read through it.
+                let fd = $p.fd().map_err(|e| explain(&e))?;
+                let fd = fd.try_clone().map_err(|e| e.to_string())?;
                 let $q = $p;
                 let link = $attach.map_err(|e| explain(&e))?;
                 let link = $q.take_link(link).map_err(|e| explain(&e))?;
-                Ok((Box::new(link) as Box<dyn Any>, id))
+                Ok((Box::new((link, fd)) as Box<dyn Any>, id))
             }};
         }
         match attach {

@@ -285,7 +285,7 @@ fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
         // flight when the disk became watched is told from the watch's start.
         let allocated = started::<Probe>(rq);
         let since = WATCHED_SINCE.get(0).copied().unwrap_or(0);
-        if nr_bytes != 0 && (allocated == 0 || allocated > since) {
+        if nr_bytes != 0 && since != 0 && (allocated == 0 || allocated > since) {
             lost(Loss::UnmatchedComplete);
         }
         return;

@@ -112,7 +112,8 @@ pub static SPAN_NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entrie
 #[map]
 pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 
-/// `WATCHED_SINCE[0]`: CLOCK_MONOTONIC at which DEVS last changed. Written by the
+/// `WATCHED_SINCE[0]`: CLOCK_MONOTONIC at which DEVS last changed; 0 until all hooks
+/// are attached. Written by the
 /// agent: a request allocated before may complete without its issue being seen.
 #[map]
 pub static WATCHED_SINCE: Array<u64> = Array::with_max_entries(1, 0);

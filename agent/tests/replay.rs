@@ -161,7 +161,11 @@ fn every_capture_gives_the_expected_report() {
     let mut paths = captures("made");
     assert_eq!(paths.len(), stories::all().len());
     let recorded = captures("recorded");
-    assert_eq!(recorded.len(), 11, "one for each scenario of the demo that is short");
+    assert_eq!(
+        recorded.len(),
+        11,
+        "one for each scenario of the demo that is short"
+    );
     paths.extend(recorded);
     for path in paths {
         let (text, json) = render(&outputs(&read_capture(&path)));

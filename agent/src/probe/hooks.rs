@@ -56,6 +56,19 @@ const FILE: &[&str] = &[
     "dentry_d_name_name",
 ];
 
+/// Facts for a file of xfs.
+const XFS_FILE: &[&str] = &[
+    "xfs_inode_i_vnode",
+    "inode_i_dentry",
+    "dentry_d_alias",
+    "inode_i_ino",
+    "inode_i_sb",
+    "super_block_s_dev",
+    "dentry_d_parent",
+    "dentry_d_inode",
+    "dentry_d_name_name",
+];
+
 /// Facts for the fields of a request.
 const REQUEST: &[&str] = &[
     "request_cmd_flags",
@@ -219,17 +232,17 @@ pub static TABLE: &[Hook] = &[
         forms: &[Form {
             name: "raw_tracepoint",
             programs: &[("xfs_file_fsync", Attach::Raw("xfs_file_fsync"))],
-            facts: &[
-                "xfs_inode_i_vnode",
-                "inode_i_dentry",
-                "dentry_d_alias",
-                "inode_i_ino",
-                "inode_i_sb",
-                "super_block_s_dev",
-                "dentry_d_parent",
-                "dentry_d_inode",
-                "dentry_d_name_name",
-            ],
+            facts: XFS_FILE,
+        }],
+    },
+    Hook {
+        name: "xfs_dir_fsync",
+        required: false,
+        lost: "directories of syncs on xfs while they hang",
+        forms: &[Form {
+            name: "raw_tracepoint",
+            programs: &[("xfs_dir_fsync", Attach::Raw("xfs_dir_fsync"))],
+            facts: XFS_FILE,
         }],
     },
     Hook {

@@ -4,7 +4,7 @@
 //!
 //! - `ext4_sync_file_enter(struct file *, int datasync)`, 5.10 to 7.3
 //! - `ext4_sync_file_exit(struct inode *, int ret)`, 5.10 to 7.3
-//! - `xfs_file_fsync(struct xfs_inode *)`, 5.10 to 7.3
+//! - `xfs_file_fsync(struct xfs_inode *)` and `xfs_dir_fsync`, 5.10 to 7.3
 //! - `btrfs_sync_file(struct file *, int)` to 6.18, `btrfs_sync_file_enter` in 7.3
 //!
 //! On ext4 a sync that no sync system call made is opened and closed here: writes
@@ -250,13 +250,26 @@ fn from_file<M: Mem>(state: &mut SyncState, file: Addr) {
     reached::<M>(state, inode, dentry);
 }
 
-/// xfs, a file: `struct xfs_inode` embeds the inode.
+/// xfs, a file.
 #[raw_tracepoint(tracepoint = "xfs_file_fsync")]
 pub fn xfs_file_fsync(ctx: RawTracePointContext) -> i32 {
+    from_xfs(&ctx);
+    0
+}
+
+/// xfs, a directory.
+#[raw_tracepoint(tracepoint = "xfs_dir_fsync")]
+pub fn xfs_dir_fsync(ctx: RawTracePointContext) -> i32 {
+    from_xfs(&ctx);
+    0
+}
+
+/// The first argument is a `struct xfs_inode`, which embeds the inode.
+#[inline(always)]
+fn from_xfs(ctx: &RawTracePointContext) {
     if let Some(state) = open_sync() {
         let ip: u64 = ctx.arg(0);
         let inode = ip + u64::from(fact!(xfs_inode_i_vnode));
         reached::<Probe>(state, inode, dentry_of_inode(inode));
     }
-    0
 }

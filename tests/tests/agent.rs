@@ -3,120 +3,32 @@
 //! nothing of it is linked in here.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests, too")]
 
-use std::env;
+mod common;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp, TruthRequest};
 use fsyncscope_tests::lab::Lab;
-use fsyncscope_tests::proc;
 use fsyncscope_tests::writer::{Bystander, ExtraSyncs, Writer, WriterConfig};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
-const BINARY_VARIABLE: &str = "FSYNCSCOPE_BIN";
+use common::{LIMIT, Watch, binary};
 
 fn lab() -> Lab {
     Lab::open_with_helper(Path::new(env!("CARGO_BIN_EXE_lab"))).unwrap()
 }
 
-fn binary() -> PathBuf {
-    let path = env::var_os(BINARY_VARIABLE).unwrap_or_default();
-    let path = PathBuf::from(path);
-    assert!(
-        path.is_file(),
-        "set {BINARY_VARIABLE} to a built fsyncscope: {path:?} is no file"
-    );
-    path
+/// Watches the writer, and keeps the evidence.
+fn watch(lab: &Lab, pid: u32, capture: &Path) -> Watch {
+    let capture = capture.to_str().unwrap();
+    Watch::start(lab, pid, &["--record", capture, "--duration", "90s"])
 }
 
-/// `fsyncscope watch --json`, and every line that it has printed so far.
-struct Agent {
-    process: Child,
-    lines: Receiver<Value>,
-    seen: Vec<Value>,
-    stderr: PathBuf,
-}
-
-impl Agent {
-    fn start(lab: &Lab, pid: u32, capture: &Path, seconds: u32) -> Agent {
-        let stderr = lab.dir().join("agent.err");
-        let mut command = lab.command(binary());
-        command
-            .args(["watch", "--json", "--pid", &pid.to_string()])
-            .arg("--record")
-            .arg(capture)
-            .args(["--duration", &format!("{seconds}s")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(&stderr).unwrap());
-        let mut process = proc::spawn(command).unwrap();
-        let stdout = process.stdout.take().unwrap();
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let value = serde_json::from_str(&line);
-                let value = value.unwrap_or_else(|err| panic!("{err} in {line}"));
-                if sender.send(value).is_err() {
-                    break;
-                }
-            }
-        });
-        Agent {
-            process,
-            lines,
-            seen: Vec::new(),
-            stderr,
-        }
-    }
-
-    /// Waits for the first line that is wanted.
-    fn wait_for(&mut self, what: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + LIMIT;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no {what}; {}", self.story());
-            };
-            self.seen.push(line.clone());
-            if is_wanted(&line) {
-                return line;
-            }
-        }
-    }
-
-    /// Ends it as Ctrl-C does, and returns all that it has printed.
-    fn finish(mut self) -> Vec<Value> {
-        proc::signal(self.process.id(), libc::SIGINT).unwrap();
-        let status = proc::wait(&mut self.process, LIMIT).unwrap();
-        assert!(status.is_some(), "still there: {}", self.story());
-        self.seen.extend(self.lines.iter());
-        assert!(
-            self.seen
-                .last()
-                .is_some_and(|line| line["type"] == "stopped"),
-            "{}",
-            self.story()
-        );
-        std::mem::take(&mut self.seen)
-    }
-
-    fn story(&self) -> String {
-        let lines: Vec<String> = self.seen.iter().map(Value::to_string).collect();
-        let stderr = fs::read_to_string(&self.stderr).unwrap_or_default();
-        format!("printed:\n{}\nstderr:\n{stderr}", lines.join("\n"))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = proc::end(&mut self.process, libc::SIGTERM, Duration::from_secs(10));
-    }
+/// The first line that is wanted.
+fn wait_for(watch: &mut Watch, what: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    watch.wait_for(what, |line| is_wanted(line).then_some(())).0
 }
 
 fn is_incident(line: &Value) -> bool {
@@ -173,13 +85,13 @@ fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
     let rule = fail_data(&disk);
     let capture = lab.dir().join("capture.zst");
     let mut writer = Writer::start(&lab, writer_config(&lab, &disk)).unwrap();
-    let mut agent = Agent::start(&lab, writer.pid(), &capture, 90);
-    let broker = agent.wait_for("broker", is_broker_of(&writer));
+    let mut agent = watch(&lab, writer.pid(), &capture);
+    let broker = wait_for(&mut agent, "broker", is_broker_of(&writer));
     let server_log = writer.server_log();
     assert_eq!(broker["log_file"], server_log.to_str().unwrap(), "{broker}");
     writer.wait_for_flushes(20, LIMIT).unwrap();
     disk.set_rules(&[rule]).unwrap();
-    let incident = agent.wait_for("incident with a log line", |line| {
+    let incident = wait_for(&mut agent, "incident with a log line", |line| {
         is_incident(line) && line["log_events"].as_array().is_some_and(|l| !l.is_empty())
     });
     let counts = writer.finish().unwrap();
@@ -228,15 +140,15 @@ fn a_failing_index_is_confirmed_and_is_no_directory_failure() {
     config.partitions = 1;
     config.flushes_per_s = 5.0;
     let mut writer = Writer::start(&lab, config).unwrap();
-    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
-    agent.wait_for("broker", is_broker_of(&writer));
+    let mut agent = watch(&lab, writer.pid(), &lab.dir().join("capture.zst"));
+    wait_for(&mut agent, "broker", is_broker_of(&writer));
     writer.wait_for_flushes(5, LIMIT).unwrap();
     let file = "kafka/orders-0/00000000000000000000.index";
     let path = disk.mountpoint().join(file);
     let (first, last) = disk.file_sectors(&path).unwrap()[0];
     let rule = Rule::on(RuleOp::Write).sectors(first, last);
     disk.set_rules(&[rule.errno(libc::EIO).count(1)]).unwrap();
-    let incident = agent.wait_for("incident with a log line", |line| {
+    let incident = wait_for(&mut agent, "incident with a log line", |line| {
         is_incident(line) && line["log_events"].as_array().is_some_and(|l| !l.is_empty())
     });
     assert_eq!(incident["verdict"], "CONFIRMED", "{incident}");
@@ -260,12 +172,12 @@ fn a_held_flush_is_a_stall_and_prints_nothing_in_the_log() {
     let lab = lab();
     let disk = FaultDisk::create(&lab, "a", 512 << 20, FsKind::Ext4).unwrap();
     let mut writer = Writer::start(&lab, writer_config(&lab, &disk)).unwrap();
-    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
-    agent.wait_for("broker", is_broker_of(&writer));
+    let mut agent = watch(&lab, writer.pid(), &lab.dir().join("capture.zst"));
+    wait_for(&mut agent, "broker", is_broker_of(&writer));
     writer.wait_for_flushes(20, LIMIT).unwrap();
     let rule = Rule::on(RuleOp::Flush).delay_ms(3000).count(1);
     disk.set_rules(&[rule]).unwrap();
-    let incident = agent.wait_for("stall", |line| {
+    let incident = wait_for(&mut agent, "stall", |line| {
         is_incident(line) && line["verdict"] == "STALLED"
     });
     assert_eq!(incident["cause"], "device-stall", "{incident}");
@@ -288,8 +200,8 @@ fn a_bystander_on_a_failing_disk_is_no_incident_of_the_broker() {
     let rule = fail_data(&broken);
     let healthy = FaultDisk::create(&lab, "b", 512 << 20, FsKind::Ext4).unwrap();
     let mut writer = Writer::start(&lab, writer_config(&lab, &healthy)).unwrap();
-    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
-    agent.wait_for("broker", is_broker_of(&writer));
+    let mut agent = watch(&lab, writer.pid(), &lab.dir().join("capture.zst"));
+    wait_for(&mut agent, "broker", is_broker_of(&writer));
     let file = broken.mountpoint().join("other");
     let every = Duration::from_millis(50);
     let mut bystander = Bystander::start(&lab, &file, every).unwrap();
@@ -319,8 +231,8 @@ fn the_summary_counts_every_call_of_the_writer() {
         syncfs: 3,
     };
     let mut writer = Writer::start(&lab, config).unwrap();
-    let mut agent = Agent::start(&lab, writer.pid(), &lab.dir().join("capture.zst"), 90);
-    agent.wait_for("broker", is_broker_of(&writer));
+    let mut agent = watch(&lab, writer.pid(), &lab.dir().join("capture.zst"));
+    wait_for(&mut agent, "broker", is_broker_of(&writer));
     assert_eq!(writer.flushes().unwrap(), 0, "the hold was too short");
     // It lives on, so that its end is not what makes the numbers differ.
     let counts = writer.wait(LIMIT).unwrap();

@@ -9,6 +9,7 @@
 mod agent;
 #[path = "kinds/calls.rs"]
 mod calls;
+mod common;
 #[path = "kinds/files.rs"]
 mod files;
 #[path = "kinds/mounts.rs"]
@@ -25,7 +26,7 @@ use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp};
 use fsyncscope_tests::lab::Lab;
 use serde_json::Value;
 
-use agent::{Agent, syncs};
+use agent::{syncs, watch};
 use calls::{Kind, Target};
 
 const HOLD: Duration = Duration::from_millis(1500);
@@ -85,7 +86,7 @@ fn syncs_that_no_sync_call_makes_are_followed_on_ext4() {
             (kind, Target::create(&path))
         })
         .collect();
-    let mut agent = Agent::start(&lab, &dir);
+    let mut agent = watch(&lab, &dir);
     show_speed(&dir);
     let mut called = BTreeMap::<&str, (u64, u64)>::new();
     for (kind, target) in &targets {
@@ -170,7 +171,7 @@ fn on_xfs_no_sync_is_opened_that_has_no_end() {
     let lab = lab();
     let (disk, dir) = stage(&lab, FsKind::Xfs);
     let target = Target::create(&dir.join("orders-0").join("x.log"));
-    let mut agent = Agent::start(&lab, &dir);
+    let mut agent = watch(&lab, &dir);
     hold_flushes(&disk);
     assert_eq!(target.call(Kind::Dsync), 0);
     disk.clear().unwrap();

@@ -13,6 +13,7 @@ mod test;
 mod tidy;
 mod bench;
 mod demo;
+mod incident;
 mod truth;
 
 use std::process::ExitCode;

@@ -12,7 +12,8 @@ use std::thread;
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind};
 use serde_json::Value;
 
-use crate::agent::{Agent, syncs};
+use crate::agent::{syncs, watch};
+use crate::common::Watch;
 use crate::{fail_next_write, hold_flushes, lab, of_file, show_speed, stage};
 
 const BLOCK: usize = 4096;
@@ -30,7 +31,7 @@ fn create(path: &Path, bytes: usize) -> File {
 /// of the sync while it hung and when it had returned.
 fn hang(
     disk: &FaultDisk,
-    agent: &mut Agent,
+    agent: &mut Watch,
     ino: u64,
     call: impl FnOnce() + Send,
     meanwhile: impl FnOnce(),
@@ -66,7 +67,7 @@ fn a_sync_in_flight_has_the_name_of_its_file_and_no_other() {
     let (kept, renamed) = (partition.join("a.log"), partition.join("a.log.deleted"));
     let gone = partition.join("b.log");
     let files = [create(&kept, BLOCK), create(&gone, BLOCK)];
-    let mut agent = Agent::start(&lab, &dir);
+    let mut agent = watch(&lab, &dir);
     show_speed(&dir);
     // A directory, which has something to commit.
     fs::write(partition.join("new"), "x").unwrap();
@@ -107,7 +108,7 @@ fn a_failed_write_is_of_its_file_however_it_was_written() {
     let big = create(&large, 16 << 20);
     let direct_path = partition.join("direct.log");
     create(&direct_path, BLOCK);
-    let mut agent = Agent::start(&lab, &dir);
+    let mut agent = watch(&lab, &dir);
     // One msync over two files: the second is the one that fails.
     maps.store(7);
     fail_next_write(&disk, &paths[1]);

@@ -12,7 +12,7 @@ use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::proc;
 use fsyncscope_tests::writer::BYSTANDER_SUBCOMMAND;
 
-use crate::agent::Agent;
+use crate::agent::{watch, watch_process};
 use crate::{fail_next_write, lab, of_file, stage};
 
 #[test]
@@ -46,7 +46,7 @@ fn a_file_in_another_mount_namespace_has_the_path_of_its_process() {
         assert!(process.try_wait().unwrap().is_none(), "it ended");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let mut agent = Agent::of_process(&lab, process.id(), &inside);
+    let mut agent = watch_process(&lab, process.id(), &inside);
     fail_next_write(&disk, &file);
     let (incident, sync) = agent.wait_for("failed fsync", |line| of_file(line, &inside.join(name)));
     assert_eq!(sync["errno"], "EIO", "{sync}");
@@ -82,7 +82,7 @@ fn a_file_on_overlayfs_is_named_as_the_file_below_it() {
     let file = File::create(merged.join(name)).unwrap();
     file.write_all_at(&[1; 4096], 0).unwrap();
     file.sync_all().unwrap();
-    let mut agent = Agent::start(&lab, &merged);
+    let mut agent = watch(&lab, &merged);
     fail_next_write(&disk, &disk.mountpoint().join("upper").join(name));
     file.write_all_at(&[2; 4096], 0).unwrap();
     assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::EIO));

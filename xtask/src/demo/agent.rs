@@ -17,7 +17,7 @@ use fsyncscope_tests::proc;
 
 use super::compare::Told;
 use super::ending::Ending;
-use super::incident::parse_line;
+use crate::incident::parse_line;
 
 /// What it prints on stderr when all hooks are in place.
 const ATTACHED: &str = "fsyncscope: attached";

@@ -4,10 +4,10 @@
 
 use fsyncscope_tests::faultdisk::{Op, TruthRequest};
 
-use super::incident::{Incident, Request, Sync};
 use super::scenario::Expect;
 use super::truth::{Truth, errno_name};
 use super::{journal, late, neighbour};
+use crate::incident::{Incident, Request, Sync};
 
 /// A sync in flight becomes a finding after this; the agent's default.
 const STALL_NS: u64 = 1_000_000_000;

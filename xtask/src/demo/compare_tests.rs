@@ -2,9 +2,9 @@
 
 use fsyncscope_tests::faultdisk::Stamp;
 
-use super::super::incident::{Breakdown, Broker, Device, LogEvent};
 use super::super::truth::Placed;
 use super::*;
+use crate::incident::{Breakdown, Broker, Device, LogEvent};
 
 /// The second line of the broker's log.
 pub const LINE: &str =
@@ -173,6 +173,7 @@ fn hang() -> Incident {
             in_flight: true,
             breakdown: Some(Breakdown {
                 flush_ns: 19_800_000_000,
+                ..Breakdown::default()
             }),
             ..sync()
         }],

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use fsyncscope_tests::metrics;
 
 use super::super::ending::{Ending, Stopped};
-use super::super::incident::Incident;
 use super::*;
+use crate::incident::Incident;
 
 const DIRS: [&str; 2] = ["/a/kafka", "/b/kafka"];
 

@@ -1,8 +1,8 @@
 //! Each part of the story that is missing is found; what is right passes.
 
 use super::super::compare::tests::{LINE, incident, sync, touched, truth};
-use super::super::incident::{LogEvent, Request, Sync};
 use super::*;
+use crate::incident::{LogEvent, Request, Sync};
 
 fn wrong(change: impl Fn(&mut Told)) -> Vec<String> {
     let mut last = incident("CONFIRMED", "journal");

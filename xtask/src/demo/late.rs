@@ -12,11 +12,11 @@ use anyhow::bail;
 use fsyncscope_tests::faultdisk::Stamp;
 
 use super::compare::{self, Told};
-use super::incident::{Operation, Sync};
 use super::stage::Stage;
 use super::truth::Truth;
 use super::wait_for;
 use crate::cli::ScenarioName;
+use crate::incident::{Operation, Sync};
 use crate::process::{output, say};
 
 /// The age at which the next record rolls the segment.

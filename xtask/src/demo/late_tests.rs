@@ -3,8 +3,8 @@
 use fsyncscope_tests::faultdisk::Op;
 
 use super::super::compare::tests::{LINE, incident, touched, truth};
-use super::super::incident::{Caller, LogEvent, Operation, Request, Sync};
 use super::*;
+use crate::incident::{Caller, LogEvent, Operation, Request, Sync};
 
 const FAILED_NS: u64 = 1_700_000_000_000_000_000;
 

@@ -13,7 +13,6 @@ mod ending;
 mod exporter;
 mod foreign;
 mod healthy;
-mod incident;
 mod journal;
 mod late;
 mod names;

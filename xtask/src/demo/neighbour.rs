@@ -13,10 +13,10 @@ use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 
 use super::compare::Told;
-use super::incident::Neighbour;
 use super::stage::Stage;
 use super::truth::{Outsider, Placed, Truth};
 use crate::cli::ScenarioName;
+use crate::incident::Neighbour;
 use crate::process::{output, say};
 
 /// Of all disks, from before the agent looks: they are slow, not slowed.

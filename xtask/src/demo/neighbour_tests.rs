@@ -3,8 +3,8 @@
 use fsyncscope_tests::faultdisk::Stamp;
 
 use super::super::compare::tests::{LINE, incident, sync, touched, truth};
-use super::super::incident::{LogEvent, Neighbour, Sync};
 use super::*;
+use crate::incident::{LogEvent, Neighbour, Sync};
 
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 const BYTES: u64 = 40 << 20;

@@ -1,7 +1,7 @@
 //! The demo's last lines: the chain from the broker's line to the request and
 //! the verdict, one line each. Pure.
 
-use super::incident::{Incident, LogEvent, Neighbour, Operation, Request, Sync};
+use crate::incident::{Incident, LogEvent, Neighbour, Operation, Request, Sync};
 
 /// All lines.
 pub fn render(incident: &Incident) -> String {
@@ -131,7 +131,7 @@ mod tests {
             "syncs":[{"op":"fsync","path":"/d/t-0/0.log","comm":"kafka-scheduler","errno":"EIO",
                 "duration_ns":500000,"told_late_by_ns":37000000000}],
             "neighbours":[{"pid":7,"comm":"fio","nr_bytes":2000000,"nr_requests":4,"longest_ns":1500000}]}"#;
-        let incident = super::super::incident::parse_line(json).unwrap();
+        let incident = crate::incident::parse_line(json).unwrap();
         assert_eq!(
             render(&incident),
             "lost:    writeback /d/t-0/0.log (t-0): EIO, told: nobody yet\n\
@@ -148,7 +148,7 @@ mod tests {
             "syncs":[{"op":"msync","path":"/d/a"},
                 {"op":"fsync","path":"/d/t-0/0.log","topic_partition":"t-0","tid":5,"comm":"kafka-scheduler","errno":"EIO","duration_ns":2500000}],
             "requests":[{"disk":"loop3","dev":"7:3","sector":808,"nr_bytes":4096,"op":"write","status":"IOERR","errno":"EIO"}]}"#;
-        let incident = super::super::incident::parse_line(json).unwrap();
+        let incident = crate::incident::parse_line(json).unwrap();
         assert_eq!(
             render(&incident),
             "log:     /l/server.log:9 Error while flushing log\n\

@@ -11,7 +11,8 @@ use super::failed::compare_failed;
 use super::held::compare_held;
 use super::known::{Known, Owner, errno_name, expected_errno};
 use super::row::{Check, Row, SlowAccount, VerdictRow};
-use super::said::{Incident, Request, Said, Sync, Told, rule_of};
+use super::said::{Said, Told, rule_of};
+use crate::incident::{Incident, Request, Sync};
 
 /// The caller's clock is read outside of the kernel, on a busy machine a good
 /// while before and after.

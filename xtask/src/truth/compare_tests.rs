@@ -4,8 +4,8 @@
 use fsyncscope_tests::faultdisk::Op;
 
 use super::super::planted::{MS, PATH, call, failed, held, request, sync, time, told_late};
-use super::super::said::Breakdown;
 use super::*;
+use crate::incident::Breakdown;
 
 fn wrong(known: &Known, said: &Said) -> Vec<Check> {
     let row = compare(known, said);

@@ -62,19 +62,13 @@ pub fn play(
     stage.pause()?;
     let ended_ns = Stamp::now().monotonic_ns;
     let said = agent.stop()?;
+    let fault = Fault::none(fs == FsKind::Xfs);
     let known = Known {
-        fault: Fault::none(fs == FsKind::Xfs),
-        disk: stage.disk_name(),
-        pid: stage.pid(),
-        layout: stage.layout.clone(),
-        files: stage.files.clone(),
         requests: Vec::new(),
         calls: kept,
-        watched: (watched_ns, ended_ns),
-        armed: (ended_ns, ended_ns),
-        is_aborted: false,
         slow_ns: SLOW.1,
         stall_ns: STALL.1,
+        ..stage.known(fault, (watched_ns, ended_ns))
     };
     let played = Played {
         known,

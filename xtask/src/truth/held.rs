@@ -8,7 +8,8 @@ use super::compare::{has_unlisted_syncs, headline, sync_of};
 use super::draw::Kind;
 use super::known::Known;
 use super::row::{Check, Row};
-use super::said::{Breakdown, Said, Told};
+use super::said::{Said, Told};
+use crate::incident::{Breakdown, Request};
 
 /// Within this, or [`SHARE`] of it, a time is right.
 const EXACT_NS: u64 = 5_000_000;
@@ -201,7 +202,7 @@ fn compare_held_request(known: &Known, said: &Said, told: &Told, row: &mut Row) 
         return;
     };
     row.ask(Check::Sector);
-    let of_disk = |request: &&super::said::Request| {
+    let of_disk = |request: &&Request| {
         let found = known.find_held(&request.op, request.sector, request.nr_bytes);
         found.is_some() && request.disk == known.disk
     };
@@ -215,7 +216,7 @@ fn compare_held_request(known: &Known, said: &Said, told: &Told, row: &mut Row) 
         return;
     }
     row.ask(Check::Delay);
-    let is_exact = |request: &&super::said::Request| {
+    let is_exact = |request: &&Request| {
         let slack_ns = tolerance_ns(held_ns);
         let Some((ns, from_ns)) = request.device_ns.zip(said.mono_ns(&request.time)) else {
             return false;

@@ -6,7 +6,8 @@ use fsyncscope_tests::faultdisk::{Op, Stamp, TruthRequest};
 
 use super::draw::{Fault, Kind};
 use super::known::{Files, Known, Layout};
-use super::said::{Breakdown, Device, Incident, Request, Said, Sync, Told, Totals, Victim};
+use super::said::{Said, Told};
+use crate::incident::{Breakdown, Device, Incident, Request, Sync, Totals, Victim};
 
 pub(super) const MS: u64 = 1_000_000;
 const SECTOR: u64 = 9000;
@@ -130,15 +131,18 @@ pub(super) fn failed() -> (Known, Said) {
             path: Some(PATH.into()),
             time: time(1000),
             in_flight: false,
+            ..Request::default()
         }],
         device: Some(Device {
             disk: "loop0".into(),
+            ..Device::default()
         }),
         totals: Totals {
             syncs: 1,
             requests: 1,
         },
         time: time(999),
+        ..Incident::default()
     };
     let mut said = Said::default();
     said.told.push(Told {

@@ -84,18 +84,11 @@ pub fn play(
     }
     stage.take()?;
     let known = Known {
-        fault: fault.clone(),
-        disk: stage.disk_name(),
-        pid: stage.pid(),
-        layout: stage.layout.clone(),
-        files: stage.files.clone(),
-        requests: known::requests(stage.entries()),
-        calls: stage.calls().to_vec(),
-        watched: (watched_ns, ended_ns),
         armed: (armed_ns, healed_ns),
         is_aborted: is_aborted(stage),
         slow_ns: SLOW.1,
         stall_ns: STALL.1,
+        ..stage.known(fault.clone(), (watched_ns, ended_ns))
     };
     Ok(Played {
         known,

@@ -1,116 +1,10 @@
-//! What the agent said, as a reader of docs/OUTPUT.md knows it: only the fields
-//! that are compared. In: lines of `watch --json`, each with the moment at which
+//! What the agent said. In: lines of `watch --json`, each with the moment at which
 //! it was read. Out: incidents as last printed, slow syncs, notices.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// One incident.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Incident {
-    pub id: String,
-    pub time: String,
-    pub verdict: String,
-    pub cause: Option<String>,
-    pub confidence: f64,
-    pub reasons: Vec<String>,
-    pub first_victim: Option<Victim>,
-    pub syncs: Vec<Sync>,
-    pub requests: Vec<Request>,
-    pub device: Option<Device>,
-    pub totals: Totals,
-}
-
-/// What failed first.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Victim {
-    pub path: String,
-    pub op: String,
-}
-
-/// How many there are, listed or not.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Totals {
-    pub syncs: u64,
-    pub requests: u64,
-}
-
-/// A sync.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Sync {
-    pub op: String,
-    pub path: Option<String>,
-    pub ino: Option<u64>,
-    pub pid: u32,
-    pub tid: u32,
-    pub time: String,
-    pub duration_ns: u64,
-    pub errno: Option<String>,
-    pub in_flight: bool,
-    pub told_late_by_ns: Option<u64>,
-    pub breakdown: Option<Breakdown>,
-}
-
-/// Where its time went. Which parts there are decides whether it counts as a
-/// whole one.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Breakdown {
-    pub flush_ns: u64,
-    pub journal_ns: Option<u64>,
-    pub own_data_ns: u64,
-    pub others_data_ns: Option<u64>,
-    pub lock_ns: Option<u64>,
-    pub other_ns: u64,
-    pub flush_device_ns: Option<u64>,
-    pub journal_device_ns: Option<u64>,
-    pub own_data_device_ns: Option<u64>,
-    pub others_data_device_ns: Option<u64>,
-}
-
-impl Breakdown {
-    /// All six parts are there.
-    pub fn is_whole(&self) -> bool {
-        self.journal_ns.is_some() && self.others_data_ns.is_some() && self.lock_ns.is_some()
-    }
-
-    /// Its parts together.
-    pub fn sum_ns(&self) -> u64 {
-        self.tied_ns() + self.lock_ns.unwrap_or(0) + self.other_ns
-    }
-
-    /// Time tied to requests, queue and device.
-    pub fn tied_ns(&self) -> u64 {
-        let optional = [self.journal_ns, self.others_data_ns];
-        self.flush_ns + self.own_data_ns + optional.into_iter().flatten().sum::<u64>()
-    }
-}
-
-/// A request.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Request {
-    pub disk: String,
-    pub sector: Option<u64>,
-    pub nr_bytes: u64,
-    pub op: String,
-    pub time: String,
-    pub device_ns: Option<u64>,
-    pub errno: Option<String>,
-    pub path: Option<String>,
-    pub in_flight: bool,
-}
-
-/// The device.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct Device {
-    pub disk: String,
-}
+use crate::incident::{Incident, Sync, parse_line};
 
 /// An incident, as it was last told.
 #[derive(Clone, Debug, Default)]
@@ -155,7 +49,7 @@ struct Other {
 impl Said {
     /// Takes one line that was read at this moment.
     pub fn add(&mut self, line: &str, at_ns: u64) {
-        if let Some(incident) = parse_incident(line) {
+        if let Some(incident) = parse_line(line) {
             match self
                 .told
                 .iter_mut()
@@ -201,11 +95,6 @@ impl Said {
         let in_incidents = self.told.iter().flat_map(|told| &told.last.syncs);
         in_incidents.chain(&self.slow)
     }
-}
-
-fn parse_incident(line: &str) -> Option<Incident> {
-    let incident: Incident = serde_json::from_str(line).ok()?;
-    (!incident.id.is_empty() && !incident.verdict.is_empty()).then_some(incident)
 }
 
 /// The rule that gave the verdict: cited at the end of the first reason.

@@ -12,7 +12,8 @@ use fsyncscope_tests::campaign::{CallRecord, Record, Workload, WorkloadConfig};
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp, Stamp, TruthEntry};
 use fsyncscope_tests::lab::Lab;
 
-use super::known::{Files, Layout};
+use super::draw::Fault;
+use super::known::{self, Files, Known, Layout, Span};
 use super::layout::read_layout;
 
 const DISK_BYTES: u64 = 512 << 20;
@@ -66,6 +67,25 @@ impl Stage {
     /// The directory that the workload fills.
     pub fn log_dir(&self) -> PathBuf {
         self.disk.mountpoint().join("data")
+    }
+
+    /// What is known of a window that was watched, in which no fault was in force:
+    /// the requests and calls taken since [`Self::forget`].
+    pub fn known(&self, fault: Fault, watched: Span) -> Known {
+        Known {
+            fault,
+            disk: self.disk_name(),
+            pid: self.pid(),
+            layout: self.layout.clone(),
+            files: self.files.clone(),
+            requests: known::requests(self.entries()),
+            calls: self.calls().to_vec(),
+            watched,
+            armed: (watched.1, watched.1),
+            is_aborted: false,
+            slow_ns: 0,
+            stall_ns: 0,
+        }
     }
 
     /// Its process.

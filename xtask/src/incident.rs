@@ -1,6 +1,6 @@
-//! The incident as a reader of docs/OUTPUT.md knows it. Deliberately not the
-//! agent's own types: the demo reads the contract, as a user's program would,
-//! and takes only the fields that it compares or prints.
+//! The incident as a reader of docs/OUTPUT.md knows it, for `demo` and `truth`.
+//! Deliberately not the agent's own types: both read the contract, as a user's
+//! program would, and take only the fields that they compare or print.
 
 use serde::Deserialize;
 
@@ -9,11 +9,13 @@ use serde::Deserialize;
 #[serde(default)]
 pub struct Incident {
     pub id: String,
+    pub time: String,
     pub verdict: String,
     pub cause: Option<String>,
     pub confidence: f64,
     pub reasons: Vec<String>,
     pub broker: Option<Broker>,
+    pub first_victim: Option<Victim>,
     pub log_events: Vec<LogEvent>,
     pub syncs: Vec<Sync>,
     pub requests: Vec<Request>,
@@ -21,6 +23,14 @@ pub struct Incident {
     pub device: Option<Device>,
     pub neighbours: Vec<Neighbour>,
     pub totals: Totals,
+}
+
+/// What failed first.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Victim {
+    pub path: String,
+    pub op: String,
 }
 
 /// Whose.
@@ -49,6 +59,7 @@ pub struct Sync {
     pub path: Option<String>,
     pub topic_partition: Option<String>,
     pub file_kind: Option<String>,
+    pub ino: Option<u64>,
     pub pid: u32,
     pub tid: u32,
     pub comm: String,
@@ -103,14 +114,43 @@ pub struct Neighbour {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Totals {
+    pub syncs: u64,
     pub requests: u64,
 }
 
-/// Where its time went.
+/// Where its time went. Which parts there are decides whether it counts as a
+/// whole one.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Breakdown {
     pub flush_ns: u64,
+    pub journal_ns: Option<u64>,
+    pub own_data_ns: u64,
+    pub others_data_ns: Option<u64>,
+    pub lock_ns: Option<u64>,
+    pub other_ns: u64,
+    pub flush_device_ns: Option<u64>,
+    pub journal_device_ns: Option<u64>,
+    pub own_data_device_ns: Option<u64>,
+    pub others_data_device_ns: Option<u64>,
+}
+
+impl Breakdown {
+    /// All six parts are there.
+    pub fn is_whole(&self) -> bool {
+        self.journal_ns.is_some() && self.others_data_ns.is_some() && self.lock_ns.is_some()
+    }
+
+    /// Its parts together.
+    pub fn sum_ns(&self) -> u64 {
+        self.tied_ns() + self.lock_ns.unwrap_or(0) + self.other_ns
+    }
+
+    /// Time tied to requests, queue and device.
+    pub fn tied_ns(&self) -> u64 {
+        let optional = [self.journal_ns, self.others_data_ns];
+        self.flush_ns + self.own_data_ns + optional.into_iter().flatten().sum::<u64>()
+    }
 }
 
 /// A request.
@@ -122,6 +162,7 @@ pub struct Request {
     pub sector: Option<u64>,
     pub nr_bytes: u64,
     pub op: String,
+    pub time: String,
     pub device_ns: Option<u64>,
     pub status: Option<String>,
     pub errno: Option<String>,

@@ -6,6 +6,8 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +16,10 @@ use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::writer::{Bystander, ExtraSyncs, Writer, WriterConfig};
 use serde_json::Value;
 
-use common::{LIMIT, Watch, binary};
+use common::{LIMIT, PRINTED, Watch, binary};
+
+/// The user and group nobody.
+const NOBODY: u32 = 65_534;
 
 fn lab() -> Lab {
     Lab::open_with_helper(Path::new(env!("CARGO_BIN_EXE_lab"))).unwrap()
@@ -77,6 +82,30 @@ fn is_broker_of(writer: &Writer) -> impl Fn(&Value) -> bool {
     move |line| line["type"] == "broker" && line["pid"] == pid
 }
 
+/// The capture gives an ordinary user what was printed live, byte for byte.
+fn assert_same_report(lab: &Lab, capture: &Path) {
+    let agent = lab.dir().join("fsyncscope");
+    fs::copy(binary(), &agent).unwrap();
+    // It is 0600; its owner hands it on.
+    chown(capture, Some(NOBODY), Some(NOBODY)).unwrap();
+    let replayed = lab
+        .command(agent)
+        .args(["watch", "--json", "--from"])
+        .arg(capture)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    assert_eq!(replayed.status.code(), Some(1), "{replayed:?}");
+    let live = fs::read(lab.dir().join(PRINTED)).unwrap();
+    assert!(
+        live == replayed.stdout,
+        "live:\n{}\nreplayed:\n{}",
+        String::from_utf8_lossy(&live),
+        String::from_utf8_lossy(&replayed.stdout)
+    );
+}
+
 #[test]
 fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
     binary();
@@ -123,6 +152,7 @@ fn a_medium_error_is_confirmed_with_the_sector_that_the_disk_failed() {
     assert_eq!(requests[0]["dev"], format!("{}:{}", dev.0, dev.1));
     // One cause on one disk: one incident, whatever number of lines it made.
     let lines = agent.finish();
+    assert_same_report(&lab, &capture);
     let incidents = last_incidents(&lines);
     assert_eq!(incidents.len(), 1, "{incidents:#?}");
     let failed = counts.of("fsync").failed + counts.of("msync").failed;

@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -15,6 +15,8 @@ use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 use serde_json::Value;
 
+/// Where in the lab's folder everything lies that the agent has printed.
+pub const PRINTED: &str = "agent.out";
 /// For one line to come, and for the end.
 pub const LIMIT: Duration = Duration::from_secs(30);
 const BINARY_VARIABLE: &str = "FSYNCSCOPE_BIN";
@@ -50,9 +52,11 @@ impl Watch {
             .stderr(fs::File::create(&stderr).unwrap());
         let mut process = proc::spawn(command).unwrap();
         let stdout = process.stdout.take().unwrap();
+        let mut printed = fs::File::create(lab.dir().join(PRINTED)).unwrap();
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                writeln!(printed, "{line}").unwrap();
                 let value = serde_json::from_str(&line);
                 let value = value.unwrap_or_else(|err| panic!("{err} in {line}"));
                 if sender.send(value).is_err() {

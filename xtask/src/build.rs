@@ -1,84 +1,115 @@
-//! Builds the agent with its kernel programs inside. In: the profile. Out: the
-//! path of the binary, as cargo reports it (so CARGO_TARGET_DIR is honoured).
+//! Builds the agent with its kernel programs inside, and the lab's programs, for
+//! any architecture that the agent ships for. In: architecture and profile. Out:
+//! the paths of the binaries, as cargo reports them (so CARGO_TARGET_DIR is
+//! honoured).
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::arch::Arch;
 use crate::cli::BuildArgs;
 use crate::process::{EXIT_NOT_SO, cargo, display, path_with, say};
 use crate::setup;
 
 /// `cargo xtask build`.
 pub fn main(args: &BuildArgs) -> anyhow::Result<u8> {
-    let Some(binary) = agent(args.release)? else {
+    let arch = args.arch.unwrap_or(Arch::HOST);
+    let Some(mut binaries) = agent(arch, args.release)? else {
         return Ok(EXIT_NOT_SO);
     };
-    println!("{}", binary.display());
+    if args.lab {
+        let Some(lab) = lab(arch, args.release)? else {
+            return Ok(EXIT_NOT_SO);
+        };
+        binaries.extend(lab);
+    }
+    for binary in binaries {
+        println!("{}", binary.display());
+    }
     Ok(0)
 }
 
-/// The agent, or an error.
+/// The agent for this machine, or an error.
 pub fn require_agent(release: bool) -> anyhow::Result<PathBuf> {
-    agent(release)?.context("the agent does not build")
+    require_agent_for(Arch::HOST, release)
+}
+
+/// The agent for an architecture, or an error.
+pub fn require_agent_for(arch: Arch, release: bool) -> anyhow::Result<PathBuf> {
+    let binaries = agent(arch, release)?.context("the agent does not build")?;
+    let mut binaries = binaries.into_iter();
+    binaries.next().context("cargo built no agent")
 }
 
 /// The agent; `None` if cargo said why it does not build.
-fn agent(release: bool) -> anyhow::Result<Option<PathBuf>> {
-    setup::host_targets()?;
+fn agent(arch: Arch, release: bool) -> anyhow::Result<Option<Vec<PathBuf>>> {
     let tools = setup::kernel_side()?;
-    say(format!(
-        "building the agent for {} ({})",
-        setup::HOST_TARGET_MUSL,
-        if release { "release" } else { "dev" }
-    ));
     let mut command = cargo();
     command
         .args(["build", "--package", "fsyncscope", "--bin", "fsyncscope"])
-        .args(["--target", setup::HOST_TARGET_MUSL])
+        .env("PATH", path_with(&tools)?);
+    build(command, "the agent", arch, release)
+}
+
+/// The lab's programs: faultdisk, writer, lab; `None` if they do not build.
+pub fn lab(arch: Arch, release: bool) -> anyhow::Result<Option<Vec<PathBuf>>> {
+    let mut command = cargo();
+    command.args(["build", "--package", "fsyncscope-tests", "--bins"]);
+    build(command, "the lab", arch, release)
+}
+
+/// Runs cargo; `None` if it said why it does not build.
+fn build(
+    mut command: Command,
+    what: &str,
+    arch: Arch,
+    release: bool,
+) -> anyhow::Result<Option<Vec<PathBuf>>> {
+    setup::target_of(arch)?;
+    say(format!(
+        "building {what} for {} ({})",
+        arch.name(),
+        if release { "release" } else { "dev" }
+    ));
+    command
+        .args(["--target", arch.target()])
         .args(["--message-format", "json-render-diagnostics"])
         .args(release.then_some("--release"))
-        .env("PATH", path_with(&tools)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut child = command
         .spawn()
         .with_context(|| format!("run {}", display(&command)))?;
     let stdout = child.stdout.take().context("no pipe from cargo")?;
-    let mut binary = None;
+    let mut binaries = Vec::new();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("read cargo's messages")?;
-        binary = parse_executable(&line).or(binary);
+        binaries.extend(parse_executable(&line));
     }
     if !child.wait().context("wait for cargo")?.success() {
         return Ok(None);
     }
-    if binary.is_none() {
-        bail!("cargo built the agent and named no binary");
+    if binaries.is_empty() {
+        bail!("cargo built {what} and named no binary");
     }
-    Ok(binary)
+    Ok(Some(binaries))
 }
 
 #[derive(Deserialize)]
 struct Message {
     reason: String,
-    target: Option<Target>,
     executable: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
-
-/// The path, if this message of cargo's says that the agent is built.
+/// The path, if this message of cargo's says that a program is built.
 fn parse_executable(line: &str) -> Option<PathBuf> {
     let message: Message = serde_json::from_str(line).ok()?;
-    let is_agent = message.reason == "compiler-artifact" && message.target?.name == "fsyncscope";
-    is_agent.then_some(message.executable).flatten()
+    let is_built = message.reason == "compiler-artifact";
+    is_built.then_some(message.executable).flatten()
 }
 
 #[cfg(test)]
@@ -86,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_agent_is_found_among_cargos_messages() {
+    fn programs_are_found_among_cargos_messages() {
         let built = r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"fsyncscope"},"executable":"/t/fsyncscope","fresh":true}"#;
         assert_eq!(parse_executable(built), Some("/t/fsyncscope".into()));
         let library = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"fsyncscope"},"executable":null}"#;

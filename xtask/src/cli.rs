@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::arch::Arch;
+
 /// Builds, tests, demonstrates and measures fsyncscope.
 ///
 /// Every command installs what it needs and says what and why: the pinned
@@ -44,8 +46,15 @@ pub enum Command {
 Prints the path of the binary. It runs on any kernel with BTF and needs none
 of the toolchains that built it:
 
-  cp $(cargo xtask build --release) /usr/local/bin/")]
+  cp $(cargo xtask build --release) /usr/local/bin/
+  cargo xtask build --release --arch aarch64")]
 pub struct BuildArgs {
+    /// What it shall run on [default: this machine's architecture]
+    #[arg(long, value_enum, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// Build the lab's programs too: faultdisk, writer, lab
+    #[arg(long)]
+    pub lab: bool,
     /// Optimised, as it is shipped
     #[arg(long)]
     pub release: bool,

@@ -7,6 +7,7 @@
 
 mod cli;
 mod process;
+mod arch;
 mod setup;
 mod build;
 mod test;

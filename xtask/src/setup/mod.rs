@@ -6,13 +6,14 @@ mod apt;
 mod toolchain;
 
 pub use apt::{Need, packages};
-pub use toolchain::{HOST_TARGET_MUSL, host_targets, kernel_side};
+pub use toolchain::{kernel_side, target_of};
 
 use std::env;
 use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::arch::Arch;
 use crate::process::is_root;
 
 /// The folder for what is fetched or built once: never inside the checkout.
@@ -33,7 +34,9 @@ pub fn cache() -> anyhow::Result<PathBuf> {
 
 /// `cargo xtask setup`.
 pub fn all() -> anyhow::Result<()> {
-    host_targets()?;
+    for arch in Arch::ALL {
+        target_of(arch)?;
+    }
     kernel_side()?;
     if is_root() {
         packages(Need::ALL)?;

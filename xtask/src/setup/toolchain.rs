@@ -1,7 +1,7 @@
 //! Toolchains by rustup, and bpf-linker by cargo into the cache.
 //!
 //! The agent is built by the stable toolchain of rust-toolchain.toml for the
-//! host's musl target. Its kernel programs need a nightly (`-Z build-std`) and
+//! musl target of an architecture. Its kernel programs need a nightly (`-Z build-std`) and
 //! a bpf-linker that uses that very nightly's LLVM: the three versions below
 //! belong together.
 
@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::arch::Arch;
 use crate::process::{cargo_tool, clean_cargo_env, find_program, output, run, say};
 
 /// Builds the kernel side.
@@ -20,31 +21,25 @@ const BPF_LINKER: &str = "0.10.3";
 /// The LLVM of `NIGHTLY`.
 const BPF_LINKER_FEATURE: &str = "rust-llvm-22";
 
-/// What the agent is built for: static, so that it runs on any distribution.
-#[cfg(target_arch = "x86_64")]
-pub const HOST_TARGET_MUSL: &str = "x86_64-unknown-linux-musl";
-/// What the agent is built for: static, so that it runs on any distribution.
-#[cfg(target_arch = "aarch64")]
-pub const HOST_TARGET_MUSL: &str = "aarch64-unknown-linux-musl";
-
 /// The pinned stable toolchain with its musl targets. It runs us, so it is
 /// there; a target may be missing if it was installed by hand.
-pub fn host_targets() -> anyhow::Result<()> {
-    if stable_has_target()? {
+pub fn target_of(arch: Arch) -> anyhow::Result<()> {
+    if stable_has(arch)? {
         return Ok(());
     }
+    let target = arch.target();
     say(format!(
-        "rustup target add {HOST_TARGET_MUSL} (the agent is a static binary)"
+        "rustup target add {target} (the agent is a static binary)"
     ));
-    run(rustup()?.args(["target", "add", HOST_TARGET_MUSL]))
-        .context("install the musl target (is the network reachable?)")
+    run(rustup()?.args(["target", "add", target]))
+        .with_context(|| format!("install the target {target} (is the network reachable?)"))
 }
 
-fn stable_has_target() -> anyhow::Result<bool> {
+fn stable_has(arch: Arch) -> anyhow::Result<bool> {
     let root = output(cargo_tool("rustc").args(["--print", "sysroot"]))?;
     let target = Path::new(root.trim())
         .join("lib/rustlib")
-        .join(HOST_TARGET_MUSL);
+        .join(arch.target());
     Ok(target.join("lib").is_dir())
 }
 

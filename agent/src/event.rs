@@ -284,6 +284,36 @@ pub struct RequestEvent {
     pub nr_requeue: u8,
     /// Failed requests of this file so far.
     pub nr_errors: u64,
+    /// Of an NVMe disk: what the controller answered, where that was a status or
+    /// took more than one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvme: Option<NvmeStatus>,
+    /// Name of the request's own disk, as the kernel has it; that of a hidden path
+    /// where `dev` is the head of NVMe multipath. Empty = unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub disk: String,
+    /// Multipath took its data back to send it by another path: neither done nor
+    /// failed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_failover: bool,
+}
+
+/// What an NVMe controller answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvmeStatus {
+    /// Status code type.
+    pub sct: u8,
+    /// Status code.
+    pub sc: u8,
+    /// Command retry delay: 0, or 1 to 3 for CRDT1 to CRDT3 of the controller.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crd: u8,
+    /// Do not retry.
+    pub dnr: bool,
+    /// How often the driver had sent the command again.
+    pub retries: u8,
+    /// Words of the specification, with the codes.
+    pub text: String,
 }
 
 impl RequestEvent {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::event::NvmeStatus;
+
 /// Version of the incident's shape.
 pub const SCHEMA: u32 = 1;
 
@@ -344,6 +346,12 @@ pub struct IncidentRequest {
     /// Process in whose context it was issued; absent for the kernel's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub submitter: Option<Submitter>,
+    /// Of an NVMe disk: the controller's own answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nvme: Option<NvmeStatus>,
+    /// By which path of a multipath disk it went: `nvme0c1n1`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path_disk: Option<String>,
     /// True while it has not completed.
     pub in_flight: bool,
 }
@@ -364,6 +372,16 @@ pub struct IncidentDevice {
     /// Firmware revision.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub firmware: Option<String>,
+    /// PCI address (of its host adapter, where it hangs below one), or address on
+    /// the fabric.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
+    /// Slot of the enclosure or of the board.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<String>,
+    /// Paths of a multipath disk: name, controller, address, state.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub paths: Vec<String>,
     /// write back or write through.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub write_cache: Option<String>,

@@ -132,6 +132,10 @@ impl Core {
     }
 
     pub(super) fn on_request(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
+        if request.is_failover {
+            self.on_failover(request, out);
+            return;
+        }
         self.memory.remember_request(request);
         if request.errno == 0 {
             self.remeasure(request);
@@ -165,6 +169,23 @@ impl Core {
                 "info",
                 format!("a {} to {disk} failed with {} for {name}, a file of no broker; no broker is concerned", request.op, request.status),
             );
+        }
+    }
+
+    /// A path failed, not the disk: its requests go on by another. Once a minute, for
+    /// a path that dies takes all that is in flight on it.
+    fn on_failover(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
+        let key = format!("failover {}", request.disk);
+        if self.notices.allow(&key, self.world.now_ns) {
+            let disk = self.world.disk_name(request.dev);
+            let answer = request.nvme.as_ref().map_or("", |nvme| &nvme.text);
+            let what = match request.op.as_str() {
+                "flush" => "the kernel takes the cache flush for done",
+                _ => "multipath sends what was in flight on it by another path",
+            };
+            let path = &request.disk;
+            let text = format!("path {path} of {disk} answered {answer}: {what}");
+            self.notice(out, "warn", text);
         }
     }
 

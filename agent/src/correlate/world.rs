@@ -392,6 +392,9 @@ impl World {
             model: leaf.model,
             serial: leaf.serial,
             firmware: leaf.firmware,
+            address: leaf.address,
+            slot: leaf.slot,
+            paths: leaf.paths.iter().map(show_path).collect(),
             write_cache: leaf.write_cache,
             backing_file: leaf.backing_file,
         })
@@ -451,6 +454,18 @@ fn show_link(link: &crate::enrich::DeviceLink) -> String {
         || link.name.clone(),
         |label| format!("{} ({label})", link.name),
     )
+}
+
+/// `nvme0c1n1 by nvme1 at 0000:02:00.0, live`
+fn show_path(path: &crate::enrich::NvmePath) -> String {
+    let mut text = format!("{} by {}", path.name, path.controller);
+    if let Some(address) = &path.address {
+        text += &format!(" at {address}");
+    }
+    for state in path.state.iter().chain(&path.ana_state) {
+        text += &format!(", {state}");
+    }
+    text
 }
 
 fn trim(path: &str) -> &str {

@@ -1,6 +1,7 @@
 //! Bytes of a ring record → [`Event`]. Pure: checks length, kind and version,
 //! never panics. Numbers become words in `words`; enrichment comes later.
 
+mod nvme;
 mod span;
 mod words;
 
@@ -20,6 +21,7 @@ use crate::event::{
     Counters, Event, FileId, InFlightRequest, RequestEvent, SyncEvent, WbErrEvent, WbTellEvent,
 };
 
+pub use nvme::{KNOWN as KNOWN_NVME, nvme_words, split_nvme_status};
 pub use span::{decode_request_span, decode_wait_span};
 pub use words::{errno_name, flag_words, req_op_name, status_words, sync_op_name};
 
@@ -192,6 +194,9 @@ fn request_event(record: &RequestRecord, masks: FlagMasks) -> RequestEvent {
         spans_files: record.spans_files != 0,
         nr_requeue: record.nr_requeue,
         nr_errors: record.nr_errors,
+        nvme: nvme_words(record.nvme_status, record.nvme_retries),
+        disk: text(&record.disk_name),
+        is_failover: record.is_failover != 0,
     }
 }
 

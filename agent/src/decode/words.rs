@@ -20,14 +20,16 @@ pub fn sync_op_name(code: u8) -> String {
     }
 }
 
-/// Name of a request operation (include/linux/blk_types.h, enum req_op: read,
-/// write, flush and discard have these values from 5.10 to 7.3).
+/// Name of a request operation (include/linux/blk_types.h, enum req_op, req_opf
+/// before 6.0: these have these values from 5.10 to 7.3, those of zones have not).
 pub fn req_op_name(code: u8) -> String {
     match code {
         req_op::READ => "read".to_owned(),
         req_op::WRITE => "write".to_owned(),
         req_op::FLUSH => "flush".to_owned(),
         req_op::DISCARD => "discard".to_owned(),
+        req_op::SECURE_ERASE => "secure_erase".to_owned(),
+        req_op::WRITE_ZEROES => "write_zeroes".to_owned(),
         other => format!("op({other})"),
     }
 }

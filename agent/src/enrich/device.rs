@@ -1,7 +1,7 @@
-//! Finds the disks under a device number: through partitions, dm, md, loop
-//! and NVMe multipath, down to the leaves with model and serial. In: a sysfs
-//! root. Out: [`DeviceInfo`]. Reads sysfs only, which answers from memory even
-//! while the disk hangs; sends no command to any device.
+//! Finds the disks under a device number: through partitions, dm, md and loop,
+//! down to the leaves (what they are made of: `hardware`). In: a sysfs root. Out:
+//! [`DeviceInfo`]. Reads sysfs only, which answers from memory even while the disk
+//! hangs; sends no command to any device.
 
 use std::{
     fs, io,
@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::mountinfo::{Mount, find_mount};
+use super::{
+    hardware::{NvmePath, is_nvme_path, read_leaf},
+    mountinfo::{Mount, find_mount},
+};
 
 /// What a step of the chain is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub enum ChainKind {
     Dm,
     /// Software RAID.
     Md,
-    /// A path disk of an NVMe multipath head (nvme0c0n1).
+    /// A path disk of an NVMe multipath head (nvme0c0n1), where it was asked for.
     NvmePath,
 }
 
@@ -40,11 +43,12 @@ pub struct DeviceLink {
     pub dev: u32,
     /// What it is.
     pub kind: ChainKind,
-    /// Name given by dm or md: `vg0-kafka`.
+    /// Name and kind that dm gives, level of md: `vg0-kafka, lvm`, `raid1`.
     pub label: Option<String>,
 }
 
-/// A device with nothing beneath it.
+/// A device with nothing beneath it. The head of NVMe multipath is one: its paths
+/// are hidden, and what they carry counts for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
     /// Kernel name of the whole disk.
@@ -57,6 +61,16 @@ pub struct Leaf {
     pub serial: Option<String>,
     /// Firmware revision.
     pub firmware: Option<String>,
+    /// PCI address of the disk or of the adapter that it hangs below; what an NVMe
+    /// controller tells as its own, on a fabric too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Slot of its enclosure, or of the board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// Paths of an NVMe multipath head.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<NvmePath>,
     /// `write back` or `write through`: whether a flush does anything.
     pub write_cache: Option<String>,
     /// Spinning.
@@ -124,7 +138,7 @@ pub fn resolve_device(
         dev: encode_dev(major, minor),
         ..DeviceInfo::default()
     };
-    walk(&node, mounts, 0, &mut info);
+    walk(sys, &node, mounts, 0, &mut info);
     let disk = if node.join("partition").exists() {
         node.parent().unwrap_or(&node)
     } else {
@@ -134,7 +148,7 @@ pub fn resolve_device(
     Ok(info)
 }
 
-fn walk(node: &Path, mounts: &[Mount], depth: usize, info: &mut DeviceInfo) {
+fn walk(sys: &Path, node: &Path, mounts: &[Mount], depth: usize, info: &mut DeviceInfo) {
     let name = file_name(node);
     if depth > MAX_DEPTH || info.chain.len() >= MAX_LINKS {
         info.notes.push(format!(
@@ -145,36 +159,51 @@ fn walk(node: &Path, mounts: &[Mount], depth: usize, info: &mut DeviceInfo) {
     if info.chain.iter().any(|link| link.name == name) {
         return;
     }
-    let dev = read_dev(node);
     let kind = kind_of(node, &name);
-    info.chain.push(DeviceLink {
-        label: read_text(&node.join("dm/name")),
-        name: name.clone(),
-        dev,
+    let link = DeviceLink {
+        label: label_of(node, kind),
+        dev: read_dev(node),
+        name,
         kind,
-    });
+    };
+    info.chain.push(link.clone());
     if kind == ChainKind::Partition {
         if let Some(parent) = node.parent() {
-            walk(parent, mounts, depth + 1, info);
+            walk(sys, parent, mounts, depth + 1, info);
         }
         return;
     }
-    let mut below = list(&node.join("slaves"));
-    if below.is_empty() && name.starts_with("nvme") && kind == ChainKind::Disk {
-        below = nvme_paths(node, &name);
-    }
+    let below = list(&node.join("slaves"));
     if below.is_empty() {
-        add_leaf(node, name, dev, kind, mounts, info);
+        add_leaf(sys, node, &link, mounts, info);
         return;
     }
     for lower in below {
         match fs::canonicalize(&lower) {
-            Ok(lower) => walk(&lower, mounts, depth + 1, info),
+            Ok(lower) => walk(sys, &lower, mounts, depth + 1, info),
             Err(error) => info
                 .notes
                 .push(format!("read {}: {error}", lower.display())),
         }
     }
+}
+
+/// Name and kind of a dm device (`vg0-kafka, lvm`), level of a md one (`raid1`).
+fn label_of(node: &Path, kind: ChainKind) -> Option<String> {
+    if kind == ChainKind::Md {
+        return read_text(&node.join("md/level"));
+    }
+    let name = read_text(&node.join("dm/name"))?;
+    // Who made it puts a word before the first dash: LVM-, CRYPT-LUKS2-, mpath-.
+    let uuid = read_text(&node.join("dm/uuid")).unwrap_or_default();
+    let what = match uuid.split('-').next() {
+        Some("LVM") if uuid.ends_with("-tpool") => "lvm thin pool",
+        Some("LVM") => "lvm",
+        Some("CRYPT") => "crypt",
+        Some("mpath") => "multipath",
+        _ => return Some(name),
+    };
+    Some(format!("{name}, {what}"))
 }
 
 fn kind_of(node: &Path, name: &str) -> ChainKind {
@@ -193,105 +222,44 @@ fn kind_of(node: &Path, name: &str) -> ChainKind {
     }
 }
 
-/// `nvme0c1n1`: controller 1's path to namespace 1 of subsystem 0.
-fn is_nvme_path(name: &str) -> bool {
-    name.strip_prefix("nvme")
-        .is_some_and(|rest| rest.contains('c') && rest.contains('n'))
-}
-
-/// Path disks of a multipath head. They are hidden (no `dev` file): siblings
-/// under the same subsystem, or below its controllers, by their names.
-fn nvme_paths(node: &Path, head: &str) -> Vec<PathBuf> {
-    let Some((subsystem, namespace)) = head
-        .strip_prefix("nvme")
-        .and_then(|rest| rest.split_once('n'))
-    else {
-        return Vec::new();
-    };
-    let fits = |path: &PathBuf| {
-        let name = file_name(path);
-        name.strip_prefix(&format!("nvme{subsystem}c"))
-            .and_then(|rest| rest.split_once('n'))
-            .is_some_and(|(controller, ns)| !controller.is_empty() && ns == namespace)
-    };
-    // Since 6.15 the head lists its paths itself.
-    let own: Vec<PathBuf> = list(&node.join("multipath"))
-        .into_iter()
-        .filter(fits)
-        .collect();
-    if !own.is_empty() {
-        return own;
-    }
-    let Some(parent) = node.parent() else {
-        return Vec::new();
-    };
-    let mut found: Vec<PathBuf> = list(parent).into_iter().filter(fits).collect();
-    for controller in list(parent).into_iter().filter(|path| {
-        file_name(path)
-            .strip_prefix("nvme")
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
-    }) {
-        found.extend(list(&controller).into_iter().filter(fits));
-    }
-    found.sort();
-    found.dedup_by_key(|path| file_name(path));
-    found
-}
-
-fn add_leaf(
-    node: &Path,
-    name: String,
-    dev: u32,
-    kind: ChainKind,
-    mounts: &[Mount],
-    info: &mut DeviceInfo,
-) {
-    let first = |names: &[&str]| names.iter().find_map(|name| read_text(&node.join(name)));
-    let mut leaf = Leaf {
-        model: first(&["device/model", "device/device/model"]),
-        serial: first(&["device/serial", "serial", "device/device/serial"])
-            .or_else(|| read_vpd_serial(node)),
-        firmware: first(&["device/firmware_rev", "device/rev", "device/fwrev"]),
-        write_cache: first(&["queue/write_cache"]),
-        rotational: first(&["queue/rotational"]).map(|text| text == "1"),
-        // sysfs counts 512-byte sectors whatever the disk's own are.
-        size_bytes: first(&["size"])
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(0)
-            * 512,
-        state: first(&["device/state"]),
-        name,
-        dev,
-        ..Leaf::default()
-    };
-    if kind == ChainKind::Loop {
-        leaf.backing_file = first(&["loop/backing_file"]);
-        match leaf.backing_file.as_deref() {
-            None => info
-                .notes
-                .push(format!("{} has no backing file", leaf.name)),
-            Some(file) => {
-                if let Some(mount) = find_mount(mounts, file) {
-                    leaf.backing_fs_type = Some(mount.fs_type.clone());
-                    leaf.backing_dev = if mount.major == 0 {
-                        0
-                    } else {
-                        encode_dev(mount.major, mount.minor)
-                    };
-                }
-            }
-        }
+fn add_leaf(sys: &Path, node: &Path, link: &DeviceLink, mounts: &[Mount], info: &mut DeviceInfo) {
+    let mut leaf = read_leaf(sys, node, &link.name, link.dev);
+    if link.kind == ChainKind::Loop {
+        add_backing(sys, node, mounts, info, &mut leaf);
     }
     info.leaves.push(leaf);
 }
 
-/// SCSI keeps the serial in VPD page 0x80: four bytes of header, then text.
-fn read_vpd_serial(node: &Path) -> Option<String> {
-    let page = fs::read(node.join("device/vpd_pg80")).ok()?;
-    let text = String::from_utf8_lossy(page.get(4..)?)
-        .trim_matches(['\0', ' ', '\n'])
-        .to_owned();
-    (!text.is_empty()).then_some(text)
+/// The file behind a loop device, and the disk below that: its requests are the
+/// loop device's, but what fails is the hardware.
+fn add_backing(sys: &Path, node: &Path, mounts: &[Mount], info: &mut DeviceInfo, leaf: &mut Leaf) {
+    leaf.backing_file = read_text(&node.join("loop/backing_file"));
+    let Some(file) = leaf.backing_file.as_deref() else {
+        info.notes
+            .push(format!("{} has no backing file", leaf.name));
+        return;
+    };
+    let Some(mount) = find_mount(mounts, file) else {
+        return;
+    };
+    leaf.backing_fs_type = Some(mount.fs_type.clone());
+    if mount.major == 0 {
+        return;
+    }
+    leaf.backing_dev = encode_dev(mount.major, mount.minor);
+    // One level: the lower disk is asked without mounts.
+    let Ok(lower) = resolve_device(sys, mount.major, mount.minor, &[]) else {
+        return;
+    };
+    if let [disk] = lower.leaves.as_slice() {
+        leaf.model = disk.model.clone();
+        leaf.serial = disk.serial.clone();
+        leaf.firmware = disk.firmware.clone();
+        leaf.address = disk.address.clone();
+        leaf.slot = disk.slot.clone();
+        leaf.paths.clone_from(&disk.paths);
+    }
+    info.chain.extend(lower.chain);
 }
 
 fn read_dev(node: &Path) -> u32 {
@@ -302,14 +270,14 @@ fn read_dev(node: &Path) -> u32 {
     read_text(&node.join("dev")).and_then(parse).unwrap_or(0)
 }
 
-fn read_text(path: &Path) -> Option<String> {
+pub(super) fn read_text(path: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&fs::read(path).ok()?)
         .trim_matches(['\0', ' ', '\n', '\t'])
         .to_owned();
     (!text.is_empty()).then_some(text)
 }
 
-fn list(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn list(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(dir).map_or_else(
         |_| Vec::new(),
         |entries| entries.flatten().map(|entry| entry.path()).collect(),
@@ -318,7 +286,7 @@ fn list(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()

@@ -96,40 +96,74 @@ fn md_and_a_loop_of_links_end() {
     assert_eq!(info.leaves.len(), 1);
 }
 
-#[test]
-fn nvme_head_leads_to_its_hidden_path() {
-    let dir = TestDir::new("dev-nvme");
-    disk(
-        &dir,
-        "virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
-        "259:0",
-        "QEMU NVMe Ctrl",
-    );
-    dir.write("devices/pci/nvme/nvme0/nvme0c0n1/size", "4096\n");
-    dir.write(
-        "devices/pci/nvme/nvme0/nvme0c0n1/device/serial",
-        "deadbeef\n",
-    );
-    dir.write(
-        "devices/pci/nvme/nvme0/nvme0c0n1/device/firmware_rev",
-        "8.0\n",
-    );
+/// A controller with its attributes, and a path to namespace 1 of subsystem 0.
+fn controller(dir: &TestDir, pci: &str, nr: u32, state: &str) {
+    let function = pci.rsplit('/').next().unwrap();
+    let at = format!("devices/{pci}/nvme/nvme{nr}");
+    for (name, value) in [
+        ("model", "QEMU NVMe Ctrl                          "),
+        ("serial", "deadbeef            "),
+        ("firmware_rev", "8.0.0   "),
+        ("transport", "pcie"),
+        ("address", function),
+        ("state", state),
+    ] {
+        dir.write(&format!("{at}/{name}"), &format!("{value}\n"));
+    }
+    dir.write(&format!("{at}/nvme0c{nr}n1/size"), "4096\n");
     dir.link(
-        "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0",
-        "../../../pci/nvme/nvme0",
+        &format!("{at}/nvme0c{nr}n1/device"),
+        &format!("../../nvme{nr}"),
     );
+    dir.write(&format!("{at}/nvme0c{nr}n1/ana_state"), "optimized\n");
+    dir.link(
+        &format!("devices/virtual/nvme-subsystem/nvme-subsys0/nvme{nr}"),
+        &format!("../../../{pci}/nvme/nvme{nr}"),
+    );
+}
+
+#[test]
+fn the_paths_of_an_nvme_disk_count_for_their_head() {
+    let dir = TestDir::new("dev-nvme");
+    let subsystem = "virtual/nvme-subsystem/nvme-subsys0";
+    add(&dir, &format!("{subsystem}/nvme0n1"), "259:0");
+    dir.write(&format!("devices/{subsystem}/nvme0n1/size"), "4096\n");
+    controller(&dir, "pci0000:00/0000:00:04.0/0000:01:00.0", 0, "live");
+    controller(&dir, "pci0000:00/0000:00:05.0/0000:02:00.0", 1, "resetting");
+    dir.write("bus/pci/slots/7/address", "0000:02:00\n");
+    dir.write("bus/pci/slots/8/address", "0000:03:00\n");
     let info = resolve_device(dir.path(), 259, 0, &[]).unwrap();
     assert_eq!(info.name, "nvme0n1");
+    assert_eq!(kinds(&info), [("nvme0n1", ChainKind::Disk)]);
+    let [leaf] = info.leaves.as_slice() else {
+        panic!("{:?}", info.leaves);
+    };
+    assert_eq!((leaf.name.as_str(), leaf.dev), ("nvme0n1", 259 << 20));
+    assert_eq!(leaf.model.as_deref(), Some("QEMU NVMe Ctrl"));
+    assert_eq!(leaf.serial.as_deref(), Some("deadbeef"));
+    assert_eq!(leaf.firmware.as_deref(), Some("8.0.0"));
+    assert_eq!(leaf.address.as_deref(), Some("0000:01:00.0, 0000:02:00.0"));
+    assert_eq!(leaf.slot.as_deref(), Some("7"));
+    let paths: Vec<_> = leaf
+        .paths
+        .iter()
+        .map(|path| {
+            (
+                path.name.as_str(),
+                path.controller.as_str(),
+                path.state.as_deref(),
+            )
+        })
+        .collect();
     assert_eq!(
-        kinds(&info),
+        paths,
         [
-            ("nvme0n1", ChainKind::Disk),
-            ("nvme0c0n1", ChainKind::NvmePath)
+            ("nvme0c0n1", "nvme0", Some("live")),
+            ("nvme0c1n1", "nvme1", Some("resetting"))
         ]
     );
-    assert_eq!(info.leaves[0].dev, 0);
-    assert_eq!(info.leaves[0].serial.as_deref(), Some("deadbeef"));
-    assert_eq!(info.leaves[0].firmware.as_deref(), Some("8.0"));
+    assert_eq!(leaf.paths[1].address.as_deref(), Some("0000:02:00.0"));
+    assert_eq!(leaf.paths[1].ana_state.as_deref(), Some("optimized"));
 }
 
 #[test]

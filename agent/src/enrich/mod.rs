@@ -4,9 +4,11 @@
 //! [`DeviceInfo`]. The path side is pure; the device side reads sysfs only.
 
 pub mod device;
+mod hardware;
 pub mod mountinfo;
 pub mod path;
 
 pub use device::{ChainKind, DeviceInfo, DeviceLink, Leaf, resolve_device};
+pub use hardware::{NvmePath, is_nvme_path};
 pub use mountinfo::{Mount, find_mount, parse_mountinfo};
 pub use path::{DirState, FileKind, FileState, KafkaFile, parse_kafka_path, parse_relative_path};

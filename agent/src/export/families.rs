@@ -78,6 +78,7 @@ impl State {
         vec![
             counter(&names::SYNC_ERRORS, &self.sync_errors.by_labels),
             counter(&names::BLOCK_ERRORS, &self.block_errors.by_labels),
+            counter(&names::NVME_ERRORS, &self.nvme_errors.by_labels),
             counter(&names::WRITEBACK_ERRORS, &self.writeback_errors.by_labels),
             counter(&names::BROKER_LOG_EVENTS, &self.log_events.by_labels),
             counter(&names::INCIDENTS, &self.incidents.by_labels),

@@ -33,7 +33,7 @@ pub use self::{
     process::ProcessCollector,
     source::{
         BlockErrorRow, BlockHistRow, BrokerRow, DeviceRow, HookRow, InFlightRow, LogEventRow,
-        OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
+        NvmeErrorRow, OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
     },
 };
 

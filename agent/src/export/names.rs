@@ -63,6 +63,8 @@ metrics! {
         "Block requests issued and not completed.";
     FLUSH_DURATION = Histogram "flush_duration_seconds" &["device"],
         "Time from issue to completion of flushes of a device's volatile cache.";
+    NVME_ERRORS = Counter "nvme_errors_total" &["device", "sct", "sc"],
+        "NVMe commands that ended with a status, also those that were sent again, by status code type and code.";
     WRITEBACK_ERRORS = Counter "writeback_errors_total" ROOT_ERRNO,
         "Writeback errors recorded on files, whether or not a caller was told.";
     FILESYSTEM_READONLY = Gauge "filesystem_readonly" ROOT,

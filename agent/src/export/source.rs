@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub sync_errors: Vec<SyncErrorRow>,
     /// Failed requests by status.
     pub block_errors: Vec<BlockErrorRow>,
+    /// NVMe commands that ended with a status, also those sent again.
+    pub nvme_errors: Vec<NvmeErrorRow>,
     /// Writeback errors by errno.
     pub writeback_errors: Vec<WritebackErrorRow>,
     /// Losses by class; those of [`fsyncscope_abi::loss`] that are missing are 0.
@@ -162,6 +164,19 @@ pub struct BlockErrorRow {
     pub op: u8,
     /// `IOERR`, `MEDIUM`, `blk_status(17)`, … as in [`crate::event::RequestEvent`].
     pub status: String,
+    /// Total.
+    pub total: u64,
+}
+
+/// NVMe commands that ended with a status.
+#[derive(Clone, Debug, Default)]
+pub struct NvmeErrorRow {
+    /// Disk.
+    pub dev: u32,
+    /// Status code type.
+    pub sct: u8,
+    /// Status code.
+    pub sc: u8,
     /// Total.
     pub total: u64,
 }

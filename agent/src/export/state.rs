@@ -17,7 +17,7 @@ use super::{
     tracked::{TrackedCounters, TrackedHists},
 };
 use crate::{
-    decode::{req_op_name, sync_op_name},
+    decode::{KNOWN_NVME, req_op_name, sync_op_name},
     incident::{Cause, Verdict},
 };
 
@@ -32,6 +32,8 @@ pub struct State {
     /// Keys: broker, root, s_dev, op, errno.
     pub(super) sync_errors: TrackedCounters<(u16, u16, u32, u8, String)>,
     pub(super) block_errors: TrackedCounters<(u32, u8, String)>,
+    /// Keys: disk, status code type, status code.
+    pub(super) nvme_errors: TrackedCounters<(u32, u8, u8)>,
     pub(super) writeback_errors: TrackedCounters<(u16, u32, String)>,
     pub(super) log_events: TrackedCounters<(u16, String)>,
     pub(super) losses: TrackedCounters<String>,
@@ -87,6 +89,11 @@ impl State {
             let key = (row.dev, row.op, row.status.clone());
             let labels = with(&block_labels(&self.places, row.dev, row.op), &row.status);
             self.block_errors.absorb(key, row.total, labels);
+        }
+        for row in &snapshot.nvme_errors {
+            let labels = nvme_labels(&self.places, row.dev, row.sct, row.sc);
+            self.nvme_errors
+                .absorb((row.dev, row.sct, row.sc), row.total, labels);
         }
         for row in &snapshot.writeback_errors {
             let key = (row.root, row.s_dev, row.errno.clone());
@@ -149,6 +156,12 @@ impl State {
                 self.queue.ensure(labels.clone());
                 self.device.ensure(labels);
             }
+            if disk.name.starts_with("nvme") {
+                for (sct, sc) in KNOWN_NVME {
+                    let labels = nvme_labels(&self.places, disk.dev, *sct, *sc);
+                    self.nvme_errors.ensure(labels);
+                }
+            }
         }
         for broker in snapshot
             .brokers
@@ -173,6 +186,11 @@ impl State {
 
 fn block_labels(places: &Places, dev: u32, op: u8) -> Values {
     vec![places.device(dev), req_op_name(op)]
+}
+
+/// Codes as the specification writes them: `2`, `80h`.
+fn nvme_labels(places: &Places, dev: u32, sct: u8, sc: u8) -> Values {
+    vec![places.device(dev), sct.to_string(), format!("{sc:02x}h")]
 }
 
 fn verdict_labels(verdict: Verdict, cause: Option<Cause>) -> Values {

@@ -128,6 +128,12 @@ fn full() -> Snapshot {
             status: "blk_status(17)".into(),
             total: 4,
         }],
+        nvme_errors: vec![NvmeErrorRow {
+            dev: DISK,
+            sct: 2,
+            sc: 0x80,
+            total: 3,
+        }],
         writeback_errors: vec![WritebackErrorRow {
             root: SLOT_NONE,
             s_dev: DEV,

@@ -11,6 +11,7 @@ use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
 use crate::correlate::join::How;
 use crate::correlate::line::LineFact;
 use crate::correlate::world::{World, show_dev};
+use crate::enrich::is_nvme_path;
 use crate::event::{InFlightRequest, RequestEvent};
 use crate::incident::{
     BlastRadius, FirstVictim, Incident, IncidentBroker, IncidentLogEvent, IncidentRequest,
@@ -261,6 +262,8 @@ fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentR
         submitter: case
             .submitter_of(request)
             .map(|(pid, tid, comm)| Submitter { pid, tid, comm }),
+        nvme: request.nvme.clone(),
+        path_disk: is_nvme_path(&request.disk).then(|| request.disk.clone()),
         in_flight: false,
     }
 }

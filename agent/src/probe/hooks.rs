@@ -322,6 +322,16 @@ pub static TABLE: &[Hook] = &[
         "retries of a request by the driver",
         &["arg_requeue_rq"]
     ),
+    raw_hook!(
+        "nvme_complete_rq",
+        false,
+        "status and retries that an NVMe controller gave, beside the kernel's own status",
+        &[
+            "request_size",
+            "nvme_request_status",
+            "nvme_request_retries"
+        ]
+    ),
     Hook {
         name: "jbd2_commit",
         required: false,

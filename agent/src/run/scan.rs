@@ -151,12 +151,14 @@ const FLUSH: &str = "flush";
 
 /// True if the kernel says that the disk has no request in flight but flushes:
 /// what else the map holds of it has then completed unseen. sysfs answers from
-/// memory, however the disk is. False where it does not know the disk, as for
-/// hidden paths.
+/// memory, however the disk is. False where it does not know the disk, and for the
+/// head of NVMe multipath, which has no queue of its own (no `mq`): some kernels
+/// count nothing in flight there while its paths have much.
 fn is_idle(sys: &Path, dev: u32) -> bool {
     let (major, minor) = (dev >> 20, dev & 0xf_ffff);
-    let path = sys.join(format!("dev/block/{major}:{minor}/inflight"));
-    fs::read_to_string(path).is_ok_and(|text| text.split_whitespace().all(|count| count == "0"))
+    let disk = sys.join(format!("dev/block/{major}:{minor}"));
+    let is_zero = |text: String| text.split_whitespace().all(|count| count == "0");
+    disk.join("mq").exists() && fs::read_to_string(disk.join("inflight")).is_ok_and(is_zero)
 }
 
 /// Bytes written so far by disk.
@@ -305,9 +307,15 @@ mod tests {
         let sys = TestDir::new("idle");
         let (dev, file) = (7 << 20 | 3, "dev/block/7:3/inflight");
         assert!(!is_idle(sys.path(), dev), "a disk that sysfs does not know");
+        sys.write("dev/block/7:3/mq/0/cpu_list", "0\n");
         sys.write(file, "       0        1\n");
         assert!(!is_idle(sys.path(), dev));
         sys.write(file, "       0        0\n");
         assert!(is_idle(sys.path(), dev));
+        sys.write("dev/block/259:0/inflight", "       0        0\n");
+        assert!(
+            !is_idle(sys.path(), 259 << 20),
+            "a head that counts nothing"
+        );
     }
 }

@@ -7,9 +7,10 @@ use fsyncscope_abi::{block::req_op, sync::op};
 
 use crate::{
     brokerlog::StorageEventKind,
+    decode::split_nvme_status,
     export::{
         BlockErrorRow, BlockHistRow, BrokerRow, DeviceRow, HookRow, InFlightRow, LogEventRow,
-        OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
+        NvmeErrorRow, OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
     },
     helper::clock::monotonic_ns,
     histogram::fold,
@@ -46,6 +47,15 @@ impl LiveSource {
                 op: key as u8,
                 queue: fold(&queue),
                 device: fold(&device),
+            });
+        }
+        for (key, total) in maps.nvme_errors.iter().filter_map(Result::ok) {
+            let (sct, sc) = split_nvme_status(key as u16);
+            snapshot.nvme_errors.push(NvmeErrorRow {
+                dev: (key >> 32) as u32,
+                sct,
+                sc,
+                total,
             });
         }
         snapshot.block_in_flight = scan::outstanding_counts(&maps).into_iter().collect();
@@ -230,6 +240,8 @@ fn block_op_code(name: &str) -> u8 {
         "write" => req_op::WRITE,
         "flush" => req_op::FLUSH,
         "discard" => req_op::DISCARD,
+        "secure_erase" => req_op::SECURE_ERASE,
+        "write_zeroes" => req_op::WRITE_ZEROES,
         other => other
             .trim_start_matches("op(")
             .trim_end_matches(')')

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use aya::maps::{MapError, PerCpuValues};
 use fsyncscope_abi::{
-    block::{BlockHist, FlushState, block_hist_key, req_op},
+    block::{BlockHist, FlushState, block_hist_key, head_key, name_words, req_op},
     hist::{Hist, HistKey, NR_BUCKETS},
     keys::{InodeKey, Target},
     span::FsState,
@@ -240,7 +240,13 @@ impl Tables {
         maps: &mut Maps,
     ) -> anyhow::Result<Event> {
         self.unresolved.retain(|unresolved| *unresolved != dev);
-        for leaf in &info.leaves {
+        for leaf in info.leaves.iter().filter(|leaf| leaf.dev != 0) {
+            let head = head_key(name_words(&leaf.name));
+            if head != 0 {
+                maps.heads
+                    .insert(&head, &leaf.dev, 0)
+                    .context("watch an NVMe disk: insert into HEADS")?;
+            }
             maps.devs
                 .insert(&leaf.dev, &1, 0)
                 .context("watch a disk: insert into DEVS")?;
@@ -249,7 +255,7 @@ impl Tables {
                     .insert(&leaf.dev, &FlushState::default(), NO_EXIST),
             )
             .context("count a disk's flushes: insert into FLUSHES")?;
-            for op in [req_op::READ, req_op::WRITE, req_op::FLUSH, req_op::DISCARD] {
+            for op in COUNTED_OPS {
                 let empty = BlockHist {
                     nr_bytes: 0,
                     device: NO_HIST,
@@ -271,6 +277,15 @@ impl Tables {
         })
     }
 }
+
+/// Operations of requests that BLOCK_HIST counts.
+const COUNTED_OPS: [u8; 5] = [
+    req_op::READ,
+    req_op::WRITE,
+    req_op::FLUSH,
+    req_op::DISCARD,
+    req_op::WRITE_ZEROES,
+];
 
 /// BPF_NOEXIST (include/uapi/linux/bpf.h).
 const NO_EXIST: u64 = 1;

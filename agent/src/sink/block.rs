@@ -7,7 +7,7 @@ use super::text::Style;
 use super::units::{show_bytes, show_ns};
 use crate::incident::{
     Incident, IncidentDevice, IncidentLogEvent, IncidentNeighbour, IncidentOperation,
-    IncidentRequest, IncidentSync, Verdict,
+    IncidentRequest, IncidentSync, NvmeStatus, Verdict,
 };
 
 /// Parts of one kind printed in full; the rest is counted.
@@ -142,7 +142,7 @@ pub(super) fn tree(incident: &Incident, style: &Style) -> Vec<String> {
         "sync",
     );
     for request in incident.requests.iter().take(MAX_SHOWN) {
-        lines.push(request_line(request, style));
+        lines.extend(request_lines(request, style));
     }
     more(
         &mut lines,
@@ -304,7 +304,7 @@ pub(super) fn sync_target(sync: &IncidentSync) -> String {
     }
 }
 
-pub(super) fn request_line(request: &IncidentRequest, style: &Style) -> String {
+fn request_line(request: &IncidentRequest, style: &Style) -> String {
     let mut text = format!(
         "{} {} {}",
         style.clock(&request.time),
@@ -343,7 +343,35 @@ pub(super) fn request_line(request: &IncidentRequest, style: &Style) -> String {
     if let Some(device_ns) = request.device_ns {
         text += &format!(", device {}", show_ns(device_ns));
     }
+    if let Some(path) = &request.path_disk {
+        text += &format!(", by path {}", clean(path));
+    }
     row("  └ request", &text)
+}
+
+/// The line of a request, and one of what the NVMe controller answered.
+pub(super) fn request_lines(request: &IncidentRequest, style: &Style) -> Vec<String> {
+    let mut lines = vec![request_line(request, style)];
+    lines.extend(request.nvme.as_ref().map(|nvme| row("", &nvme_text(nvme))));
+    lines
+}
+
+/// `NVMe: Write Fault (Media and Data Integrity Errors, SCT 2h, SC 80h), do not retry`
+fn nvme_text(nvme: &NvmeStatus) -> String {
+    let mut text = format!("NVMe: {}", clean(&nvme.text));
+    if nvme.dnr {
+        text += ", do not retry";
+    }
+    if nvme.crd != 0 {
+        text += &format!(", retry delay CRDT{}", nvme.crd);
+    }
+    match nvme.retries {
+        0 => {}
+        1 => text += ", sent again once",
+        2 => text += ", sent again twice",
+        count => text += &format!(", sent again {count} times"),
+    }
+    text
 }
 
 fn device_line(device: &IncidentDevice) -> Option<String> {
@@ -352,6 +380,8 @@ fn device_line(device: &IncidentDevice) -> Option<String> {
         ("model", &device.model),
         ("serial", &device.serial),
         ("firmware", &device.firmware),
+        ("at", &device.address),
+        ("slot", &device.slot),
     ] {
         parts.extend(
             value
@@ -371,6 +401,9 @@ fn device_line(device: &IncidentDevice) -> Option<String> {
             .as_ref()
             .map(|cache| format!("cache {}", clean(cache))),
     );
+    if !device.paths.is_empty() {
+        parts.push(format!("paths {}", clean(&device.paths.join("; "))));
+    }
     parts.retain(|part| !part.is_empty());
     (!parts.is_empty()).then(|| parts.join(", "))
 }

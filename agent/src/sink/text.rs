@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::block::{
-    body, clean, headline, log_event, operation_line, request_line, row, sync_lines, sync_target,
+    body, clean, headline, log_event, operation_line, request_lines, row, sync_lines, sync_target,
     tree, verdict_word,
 };
 use super::breakdown::show_breakdown;
@@ -298,7 +298,7 @@ impl TextSink {
                     && known.in_flight == request.in_flight
             });
             if !is_known {
-                lines.push(request_line(request, &self.style));
+                lines.extend(request_lines(request, &self.style));
             }
         }
         lines

@@ -19,6 +19,32 @@ pub mod req_op {
     pub const FLUSH: u8 = 2;
     /// REQ_OP_DISCARD
     pub const DISCARD: u8 = 3;
+    /// REQ_OP_SECURE_ERASE
+    pub const SECURE_ERASE: u8 = 5;
+    /// REQ_OP_WRITE_ZEROES
+    pub const WRITE_ZEROES: u8 = 9;
+
+    /// Whether requests of this operation may carry pages of files. Those that only
+    /// name a range carry none, or the driver's own; of zone management the bios
+    /// have no vector to begin with.
+    #[inline(always)]
+    pub const fn has_pages(op: u8) -> bool {
+        !matches!(op, FLUSH | DISCARD | SECURE_ERASE | WRITE_ZEROES)
+    }
+}
+
+/// Bits of `nvme_request.status` once the driver has shifted the phase bit out
+/// (NVMe base specification, completion queue entry; drivers/nvme/host, the same
+/// from 5.10 to 7.3).
+pub mod nvme_status {
+    /// Status code.
+    pub const SC: u16 = 0x00ff;
+    /// Status code type, and code.
+    pub const TYPE_AND_CODE: u16 = 0x07ff;
+    /// Command retry delay: index into the controller's CRDT1 to CRDT3.
+    pub const CRD: u16 = 0x1800;
+    /// Do not retry.
+    pub const DNR: u16 = 0x4000;
 }
 
 /// Value of RQS (key: `struct request *` as u64). Request objects belong to one
@@ -45,6 +71,15 @@ pub struct RqState {
     /// `request.start_time_ns` of the use whose failure was reported: a write
     /// that is sequenced with flushes completes once more. 0 = none, or unknown.
     pub told_start_ns: u64,
+    /// `nvme_request.status` of the last attempt that had one, 0 = none: bits of
+    /// [`nvme_status`].
+    pub nvme_status: u16,
+    /// `nvme_request.retries`: how often the driver had sent it again.
+    pub nvme_retries: u8,
+    /// 1 if an attempt after that of `nvme_status` had none.
+    pub is_nvme_ok: u8,
+    /// Zero.
+    pub pad: [u8; 4],
 }
 
 /// How the file of a request was found ([`RequestRecord::file_source`]).
@@ -108,11 +143,23 @@ pub struct RequestRecord {
     pub nr_requeue: u8,
     /// Watched directory of the file, or SLOT_NONE.
     pub root: u16,
+    /// As in [`RqState`].
+    pub nvme_status: u16,
+    /// As in [`RqState`].
+    pub nvme_retries: u8,
+    /// 1 if NVMe multipath took the bios back to send them by another path.
+    pub is_failover: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: [u8; 6],
+    /// `gendisk.disk_name` of the request's own disk, which for a path of NVMe
+    /// multipath is not that of `dev`.
+    pub disk_name: [u8; DISK_NAME_LEN],
     /// Names of `inode`.
     pub names: Names,
 }
+
+/// DISK_NAME_LEN (include/linux/blkdev.h, genhd.h before 5.18).
+pub const DISK_NAME_LEN: usize = 32;
 
 /// Value of INODE (key: [`InodeKey`]).
 #[repr(C)]
@@ -155,6 +202,59 @@ pub const fn block_hist_key(dev: u32, op: u8) -> u64 {
     (dev as u64) << 32 | op as u64
 }
 
+/// Key of NVME_ERRORS: disk, status code type and code.
+#[inline(always)]
+pub const fn nvme_error_key(dev: u32, status: u16) -> u64 {
+    (dev as u64) << 32 | (status & nvme_status::TYPE_AND_CODE) as u64
+}
+
+/// Key of HEADS: the name of an NVMe disk (its first 16 bytes, NUL-padded, as two
+/// little-endian words) without the controller's number, so that the head nvme0n1
+/// and its paths nvme0c1n1 and nvme0c2n1 have one key; 0 for any other disk. Words
+/// and shifts only: on 5.10 no program may index its stack.
+#[inline(always)]
+pub const fn head_key(name: [u64; 2]) -> u64 {
+    if name[0] as u32 != u32::from_le_bytes(*b"nvme") {
+        return 0;
+    }
+    let mut key = 0xcbf2_9ce4_8422_2325;
+    let mut is_controller = false;
+    let mut word = name[0] >> 32;
+    let mut at = 4;
+    while at < 16 {
+        if at == 8 {
+            word = name[1];
+        }
+        let byte = word & 0xff;
+        word >>= 8;
+        at += 1;
+        if byte == 0 {
+            continue;
+        }
+        if byte == b'c' as u64 {
+            is_controller = true;
+        } else if byte == b'n' as u64 {
+            is_controller = false;
+        }
+        if !is_controller {
+            // FNV-1a.
+            key = (key ^ byte).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    key
+}
+
+/// The name of a disk as [`head_key`] takes it.
+#[must_use]
+pub fn name_words(name: &str) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    let word = u128::from_le_bytes(bytes);
+    [word as u64, (word >> 64) as u64]
+}
+
 /// Value of FLUSHES (key: disk as u32): device cache flushes of one disk.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,7 +271,50 @@ pub struct FlushState {
     pub nr_errors: u64,
 }
 
-const _: () = assert!(size_of::<RqState>() == 48);
-const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 512);
+const _: () = assert!(size_of::<RqState>() == 56);
+const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 8 + 32 + 512);
 const _: () = assert!(size_of::<InodeState>() == 64);
 const _: () = assert!(size_of::<FlushState>() == 40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> u64 {
+        head_key(name_words(name))
+    }
+
+    #[test]
+    fn a_path_has_the_key_of_its_head() {
+        assert_eq!(key("nvme0c0n1"), key("nvme0n1"));
+        assert_eq!(key("nvme0c17n1"), key("nvme0n1"));
+        assert_eq!(key("nvme12c345n67"), key("nvme12n67"));
+    }
+
+    #[test]
+    fn other_disks_have_other_keys_and_no_nvme_disk_has_none() {
+        let names = ["nvme0n1", "nvme0n2", "nvme1n1", "nvme10n1", "nvme1n10"];
+        for (at, name) in names.iter().enumerate() {
+            assert_ne!(key(name), 0);
+            for other in &names[..at] {
+                assert_ne!(key(name), key(other), "{name}, {other}");
+            }
+        }
+        for name in ["sda", "vda", "dm-0", "nvm", "", "loop0"] {
+            assert_eq!(key(name), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_names_a_range_has_no_pages() {
+        let with: [u8; 3] = [req_op::READ, req_op::WRITE, 7];
+        assert!(with.iter().all(|&op| req_op::has_pages(op)));
+        let without = [
+            req_op::FLUSH,
+            req_op::DISCARD,
+            req_op::SECURE_ERASE,
+            req_op::WRITE_ZEROES,
+        ];
+        assert!(!without.iter().any(|&op| req_op::has_pages(op)));
+    }
+}

@@ -42,11 +42,20 @@ pub struct Facts {
     pub request_start_time_ns: u32,
     /// request_queue.disk (from 5.15 or so), else UNKNOWN
     pub request_queue_disk: u32,
+    /// sizeof(struct request): the driver's own part follows it
+    pub request_size: u32,
+    // struct nvme_request, that part of an NVMe request
+    /// nvme_request.status
+    pub nvme_request_status: u32,
+    /// nvme_request.retries
+    pub nvme_request_retries: u32,
     // struct gendisk
     /// gendisk.major
     pub gendisk_major: u32,
     /// gendisk.first_minor
     pub gendisk_first_minor: u32,
+    /// gendisk.disk_name
+    pub gendisk_disk_name: u32,
     // struct bio
     /// bio.bi_next
     pub bio_bi_next: u32,
@@ -209,8 +218,12 @@ impl Facts {
             request_rq_disk: UNKNOWN,
             request_start_time_ns: UNKNOWN,
             request_queue_disk: UNKNOWN,
+            request_size: UNKNOWN,
+            nvme_request_status: UNKNOWN,
+            nvme_request_retries: UNKNOWN,
             gendisk_major: UNKNOWN,
             gendisk_first_minor: UNKNOWN,
+            gendisk_disk_name: UNKNOWN,
             bio_bi_next: UNKNOWN,
             bio_bi_opf: UNKNOWN,
             bio_bi_bdev: UNKNOWN,

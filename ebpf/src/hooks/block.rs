@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use fsyncscope_abi::{
-    block::{InodeState, RqState, block_hist_key, req_op},
+    block::{InodeState, RqState, block_hist_key, nvme_error_key, req_op},
     facts::UNKNOWN,
     loss::Loss,
 };
@@ -31,18 +31,31 @@ use crate::{
         fact,
         page::owner_of,
         read::{Addr, Mem, Probe, Typed},
-        request::disk_of,
+        request::{dev_of_disk, disk_of, head_of},
     },
-    maps::{BLOCK_HIST, DEVS, FLUSHES, INODES, RQS, WATCHED_SINCE, atomic_add, epoch, lost},
+    maps::{
+        BLOCK_HIST, DEVS, FLUSHES, INODES, NVME_ERRORS, RQS, WATCHED_SINCE, atomic_add, epoch, lost,
+    },
 };
 
-/// Disk of `rq` if it is watched, else 0.
+/// Disk of `rq` if it is watched, else 0. Asked once per request object and epoch.
 #[inline(always)]
-fn watched_disk<M: Mem>(rq: Addr) -> u32 {
-    let dev = disk_of::<M>(rq);
+pub fn watched_disk<M: Mem>(rq: Addr) -> u32 {
+    let disk = disk_of::<M>(rq);
+    if disk == 0 {
+        return 0;
+    }
+    let dev = dev_of_disk::<M>(disk);
     // SAFETY: read only.
-    let watched = fact!(watch_all) != 0 || (dev != 0 && unsafe { DEVS.get(&dev) }.is_some());
-    if watched { dev } else { 0 }
+    if dev != 0 && unsafe { DEVS.get(&dev) }.is_some() {
+        return dev;
+    }
+    let head = head_of(disk);
+    if head == 0 && fact!(watch_all) != 0 {
+        dev
+    } else {
+        head
+    }
 }
 
 /// A request goes to the driver.
@@ -97,6 +110,9 @@ fn start<M: Mem>(state: &mut RqState, rq: Addr) {
     state.nr_bytes = M::u32(rq, fact!(request_data_len));
     state.cmd_flags = M::u32(rq, fact!(request_cmd_flags));
     state.pid_tgid = bpf_get_current_pid_tgid();
+    state.nvme_status = 0;
+    state.nvme_retries = 0;
+    state.is_nvme_ok = 0;
     // SAFETY: the helper has no preconditions.
     state.issue_ns = unsafe { bpf_ktime_get_ns() };
 }
@@ -140,6 +156,43 @@ fn is_waiter<M: Mem>(rq: Addr) -> bool {
         && M::u64(rq, fact!(request_bio)) != 0
 }
 
+/// True for what multipath failover ends: its bios are stolen, so that it ends with
+/// none, no byte and no error. A flush never has a bio; it is one if its only answer
+/// was a status.
+#[inline(always)]
+fn is_failover(state: &RqState, op: u8) -> bool {
+    op != req_op::FLUSH || (state.nvme_status != 0 && state.is_nvme_ok == 0)
+}
+
+/// A path that dies fails all that is in flight on it: the first 16 are told, then
+/// each power of two.
+#[inline(always)]
+fn is_told_failover(state: &RqState) -> bool {
+    if state.nvme_status == 0 {
+        return false;
+    }
+    let key = nvme_error_key(state.dev, state.nvme_status);
+    let Some(count) = NVME_ERRORS.get_ptr(&key) else {
+        return false;
+    };
+    // SAFETY: a live map value.
+    let count = unsafe { *count };
+    count <= 16 || count & (count - 1) == 0
+}
+
+/// Sends the record of a request whose bios were stolen: it has no file.
+#[inline(never)]
+fn failed_over<M: Mem>(rq: Addr, state: &RqState, now: u64) {
+    report(&Report {
+        state: *state,
+        rq,
+        start_ns: started::<M>(rq),
+        now,
+        is_failover: 1,
+        ..EMPTY
+    });
+}
+
 /// A request, or a part of it, is done.
 #[inline(always)]
 fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
@@ -149,7 +202,11 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
     let Some(state) = RQS.get_ptr_mut(&rq) else {
         let dev = watched_disk::<M>(rq);
         if dev != 0 {
-            unseen::<M>(rq, dev, status, nr_bytes);
+            let state = RqState {
+                dev,
+                ..RqState::default()
+            };
+            unseen::<M>(rq, &state, status, nr_bytes);
         }
         return;
     };
@@ -167,37 +224,46 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
                 return;
             }
             state.told_start_ns = start_ns;
-            unseen::<M>(rq, state.dev, status, nr_bytes);
+            unseen::<M>(rq, state, status, nr_bytes);
         }
         return;
     }
     let op = state.cmd_flags as u8;
     let bio = M::u64(rq, fact!(request_bio));
-    if bio == 0 && op != req_op::FLUSH {
-        if status == 0 && nr_bytes == 0 {
-            // Multipath failover has stolen the bios; they go on elsewhere.
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if bio == 0 && status == 0 && nr_bytes == 0 && is_failover(state, op) {
+        // Neither done nor failed: the bios go on by another path, as other
+        // requests. What became of a flush nobody knows; the kernel takes it for
+        // done.
+        if is_told_failover(state) {
+            failed_over::<M>(rq, state, now);
+        }
+        if op != req_op::FLUSH {
             state.issue_ns = 0;
             return;
         }
     }
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
     let device_ns = now.saturating_sub(state.issue_ns);
-    let slow = device_ns >= fact!(request_slow_ns);
     let remaining = M::u32(rq, fact!(request_data_len));
+    // A part of a request is no request: its bytes count, not its time.
+    let is_done = nr_bytes >= remaining || op == req_op::FLUSH;
+    let slow = is_done && device_ns >= fact!(request_slow_ns);
     if op == req_op::FLUSH {
         flushed(state, now, device_ns, status);
-    } else if status == 0 && !slow {
-        data_done::<M>(rq, bio, nr_bytes, device_ns);
+    } else if status == 0 && !slow && req_op::has_pages(op) {
+        data_done::<M>(rq, bio, nr_bytes, device_ns, is_done);
     }
     let start_ns = started::<M>(rq);
     if let Some(hist) = BLOCK_HIST.get_ptr_mut(&block_hist_key(state.dev, op)) {
         // SAFETY: this CPU's value.
         let hist = unsafe { &mut *hist };
         hist.nr_bytes += u64::from(nr_bytes);
-        add(&mut hist.device, device_ns, status != 0);
-        if start_ns != 0 && start_ns <= state.issue_ns {
-            add(&mut hist.queue, state.issue_ns - start_ns, false);
+        if is_done || status != 0 {
+            add(&mut hist.device, device_ns, status != 0);
+            if start_ns != 0 && start_ns <= state.issue_ns {
+                add(&mut hist.queue, state.issue_ns - start_ns, false);
+            }
         }
     }
     if status != 0 {
@@ -216,7 +282,7 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
             ..EMPTY
         });
     }
-    if status != 0 || nr_bytes >= remaining || op == req_op::FLUSH {
+    if status != 0 || is_done {
         let queued = start_ns != 0 && start_ns < state.issue_ns;
         let began_ns = if queued { start_ns } else { state.issue_ns };
         if status != 0 || now.saturating_sub(began_ns) >= fact!(span_min_ns) {
@@ -227,16 +293,16 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
 }
 
 /// Counts a healthy data request for its file, or its two files where a merge
-/// spans files.
+/// spans files; of a part of one, the bytes.
 #[inline(always)]
-fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64) {
+fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64, is_done: bool) {
     let owner = owner_of::<M>(bio);
     if owner.key.s_dev == 0 {
         return;
     }
     if let Some(inode) = INODES.get_ptr_mut(&owner.key) {
         // SAFETY: a live map value, added to atomically.
-        unsafe { count(&mut *inode, nr_bytes, device_ns) };
+        unsafe { count(&mut *inode, nr_bytes, device_ns, is_done) };
     }
     let tail = M::u64(rq, fact!(request_biotail));
     if tail != bio {
@@ -247,17 +313,19 @@ fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64) {
         {
             // SAFETY: as above. The bytes of the request cannot be divided
             // without a walk; the time is the same for both.
-            unsafe { count(&mut *inode, 0, device_ns) };
+            unsafe { count(&mut *inode, 0, device_ns, is_done) };
         }
     }
 }
 
-/// Adds a completed request to its file.
+/// Adds a completed request, or a part of it, to its file.
 #[inline(always)]
-fn count(inode: &mut InodeState, nr_bytes: u32, device_ns: u64) {
-    atomic_add(&raw mut inode.counters.nr_requests, 1);
+fn count(inode: &mut InodeState, nr_bytes: u32, device_ns: u64, is_done: bool) {
     atomic_add(&raw mut inode.counters.nr_bytes, u64::from(nr_bytes));
-    atomic_add(&raw mut inode.counters.device_ns, device_ns);
+    if is_done {
+        atomic_add(&raw mut inode.counters.nr_requests, 1);
+        atomic_add(&raw mut inode.counters.device_ns, device_ns);
+    }
 }
 
 /// A cache flush is done.
@@ -279,7 +347,7 @@ fn flushed(state: &RqState, now: u64, device_ns: u64, status: i32) {
 /// A completion on a watched disk whose issue was not seen: one from before the
 /// agent, or a request that failed before it was issued.
 #[inline(never)]
-fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
+fn unseen<M: Mem>(rq: Addr, known: &RqState, status: i32, nr_bytes: u32) {
     if status == 0 {
         // Empty waiters of a shared flush are never issued; and what was in
         // flight when the disk became watched is told from the watch's start.
@@ -295,7 +363,9 @@ fn unseen<M: Mem>(rq: Addr, dev: u32, status: i32, nr_bytes: u32) {
         sector: Probe::u64(rq, fact!(request_sector)),
         nr_bytes: Probe::u32(rq, fact!(request_data_len)),
         cmd_flags: Probe::u32(rq, fact!(request_cmd_flags)),
-        dev,
+        dev: known.dev,
+        nvme_status: known.nvme_status,
+        nvme_retries: known.nvme_retries,
         ..RqState::default()
     };
     let first = Probe::u64(rq, fact!(request_bio));

@@ -5,6 +5,7 @@ mod files;
 mod flush;
 mod journal;
 mod lock;
+mod nvme;
 mod report;
 mod spans;
 mod sync;

@@ -22,7 +22,7 @@ use crate::{
         file::{dentry_of_inode, read_names, root_of},
         page::owner_of,
         read::{Addr, Mem as _, Probe},
-        request::dev_of_bio,
+        request::{dev_of_bio, disk_of, name_of_disk},
     },
     maps::{INODES, RING, atomic_add, lost},
 };
@@ -52,6 +52,8 @@ pub struct Report {
     pub done_bytes: u32,
     /// Raw status argument, 0 = success.
     pub status: i32,
+    /// 1 for one whose bios multipath failover has stolen.
+    pub is_failover: u8,
     /// Where the walk stands, and what it found there.
     pub(super) bio: Addr,
     pub(super) inode: Addr,
@@ -59,7 +61,7 @@ pub struct Report {
     pub(super) rdev: u32,
     pub(super) source: u8,
     pub(super) any: u8,
-    pub(super) pad: u16,
+    pub(super) pad: u8,
 }
 
 /// A report of nothing.
@@ -74,6 +76,10 @@ pub const EMPTY: Report = Report {
         nr_requeue: 0,
         epoch: 0,
         told_start_ns: 0,
+        nvme_status: 0,
+        nvme_retries: 0,
+        is_nvme_ok: 0,
+        pad: [0; 4],
     },
     rq: 0,
     first: 0,
@@ -82,6 +88,7 @@ pub const EMPTY: Report = Report {
     device_ns: 0,
     done_bytes: 0,
     status: 0,
+    is_failover: 0,
     bio: 0,
     inode: 0,
     key: InodeKey {
@@ -116,7 +123,7 @@ pub fn report(request: &Report) {
         return;
     };
     *scratch = *request;
-    if request.state.cmd_flags as u8 == req_op::FLUSH || request.first == 0 {
+    if !req_op::has_pages(request.state.cmd_flags as u8) || request.first == 0 {
         if request.state.cmd_flags as u8 == req_op::FLUSH {
             scratch.source = file_source::FLUSH;
         }
@@ -261,7 +268,11 @@ extern "C" fn fsyncscope_emit(nr_errors: u64) -> i32 {
             state.nr_requeue as u8
         };
         (*record).root = root;
-        (*record).pad = 0;
+        (*record).nvme_status = state.nvme_status;
+        (*record).nvme_retries = state.nvme_retries;
+        (*record).is_failover = report.is_failover;
+        (*record).pad = [0; 6];
+        (*record).disk_name = name_of_disk(disk_of::<Probe>(report.rq));
         read_names(dentry, report.key.s_dev, &mut (*record).names);
     }
     entry.submit(0);

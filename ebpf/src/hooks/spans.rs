@@ -56,13 +56,16 @@ fn claim<T>(
 /// Keeps a request that completed now.
 #[inline(never)]
 pub fn request_span<M: Mem>(state: &RqState, bio: Addr, start_ns: u64, now: u64, status: i32) {
-    let mut owner = if state.cmd_flags as u8 == req_op::FLUSH {
+    let op = state.cmd_flags as u8;
+    let mut owner = if op == req_op::FLUSH {
         Owner {
             source: file_source::FLUSH,
             ..Owner::UNKNOWN
         }
-    } else {
+    } else if req_op::has_pages(op) {
         owner_of::<M>(bio)
+    } else {
+        Owner::UNKNOWN
     };
     if owner.source == file_source::UNKNOWN && state.cmd_flags & fact!(req_meta) != 0 {
         owner.source = file_source::META;

@@ -2,29 +2,51 @@
 //! (f3fa33acca9f) and at `rq->q->disk` since; `struct gendisk` begins with
 //! major and first_minor everywhere.
 
-use fsyncscope_abi::facts::UNKNOWN;
-
-use crate::kernel::{
-    fact,
-    read::{Addr, Mem, Probe},
+use fsyncscope_abi::{
+    block::{DISK_NAME_LEN, head_key},
+    facts::UNKNOWN,
 };
 
-/// Disk of a request as major << 20 | minor; 0 = none.
+use crate::{
+    kernel::{
+        fact,
+        read::{Addr, Mem, Probe, probe},
+    },
+    maps::HEADS,
+};
+
+/// `struct gendisk *` of a request; 0 = none.
 #[inline(always)]
-pub fn disk_of<M: Mem>(rq: Addr) -> u32 {
-    let disk = if fact!(request_rq_disk) != UNKNOWN {
-        M::u64(rq, fact!(request_rq_disk))
-    } else {
-        let q = M::u64(rq, fact!(request_q));
-        if q == 0 {
-            return 0;
-        }
-        M::u64(q, fact!(request_queue_disk))
-    };
-    if disk == 0 {
+pub fn disk_of<M: Mem>(rq: Addr) -> Addr {
+    if fact!(request_rq_disk) != UNKNOWN {
+        return M::u64(rq, fact!(request_rq_disk));
+    }
+    let q = M::u64(rq, fact!(request_q));
+    if q == 0 {
         return 0;
     }
-    dev_of_disk::<M>(disk)
+    M::u64(q, fact!(request_queue_disk))
+}
+
+/// Name of a gendisk.
+#[inline(always)]
+pub fn name_of_disk(disk: Addr) -> [u8; DISK_NAME_LEN] {
+    if disk == 0 || fact!(gendisk_disk_name) == UNKNOWN {
+        return [0; DISK_NAME_LEN];
+    }
+    probe(disk, fact!(gendisk_disk_name))
+}
+
+/// The disk as which a path of NVMe multipath counts, by its name: its number is
+/// hidden from sysfs. 0 = no path of a watched disk.
+#[inline(always)]
+pub fn head_of(disk: Addr) -> u32 {
+    if fact!(gendisk_disk_name) == UNKNOWN {
+        return 0;
+    }
+    let name: [u64; 2] = probe(disk, fact!(gendisk_disk_name));
+    // SAFETY: read only.
+    unsafe { HEADS.get(&head_key(name)) }.copied().unwrap_or(0)
 }
 
 /// Number of a gendisk.

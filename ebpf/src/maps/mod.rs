@@ -34,6 +34,18 @@ pub static OPS: HashMap<u32, SyncState> = HashMap::with_max_entries(8192, 0);
 #[map]
 pub static DEVS: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 
+/// NVMe disks whose requests count, by [`fsyncscope_abi::block::head_key`] of their
+/// name → the disk. What multipath sends by a path (nvme0c1n1, whose number sysfs
+/// hides) counts for its head (nvme0n1). Written by the agent.
+#[map]
+pub static HEADS: HashMap<u64, u32> = HashMap::with_max_entries(256, 0);
+
+/// NVMe commands that ended with a status, also those that were sent again, by
+/// disk, status code type and code. Written by the NVMe hook, which makes keys for
+/// watched disks only; read by the agent. Full: `hist_full`.
+#[map]
+pub static NVME_ERRORS: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
 /// Watched directories by inode → broker slot << 16 | root slot. Written by the agent.
 #[map]
 pub static ROOTS: HashMap<InodeKey, u32> = HashMap::with_max_entries(1024, 0);

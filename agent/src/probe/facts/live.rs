@@ -25,7 +25,7 @@ pub fn resolve_live(sys_root: &Path, proc_root: &Path, tracefs: Option<&Path>) -
         add_tracefs(&mut facts, tracefs);
     }
     add_symbols(&mut facts, proc_root);
-    facts.mark_stand_ins();
+    facts.complete();
     facts
 }
 

@@ -225,8 +225,16 @@ impl ResolvedFacts {
         Ok(())
     }
 
-    /// Marks the missing facts for which another stands in.
-    pub(super) fn mark_stand_ins(&mut self) {
+    /// Takes the known layout of what no BTF tells, and marks the missing facts for
+    /// which another stands in.
+    pub(super) fn complete(&mut self) {
+        if self.get("request_size").is_some() {
+            for &(name, offset) in table::LAYOUTS {
+                if self.find_missing(name).is_some() {
+                    self.learn(name, offset);
+                }
+            }
+        }
         for &(name, other) in table::STAND_INS {
             if self.find_missing(other).is_none()
                 && let Some(missing) = self.missing.iter_mut().find(|missing| missing.name == name)

@@ -5,7 +5,7 @@
 
 use fsyncscope_abi::facts::Facts;
 
-use super::super::{ResolvedFacts, resolve_btf, table};
+use super::super::{ResolvedFacts, btf::Btf, resolve_btf, table};
 use super::extract;
 
 /// An extract and its column in [`EXPECTED`].
@@ -36,9 +36,13 @@ const EXPECTED: &[(&str, [u32; 6])] = &[
     ("request_biotail", [64; 6]),
     ("request_rq_disk", [160, 160, NONE, NONE, NONE, NONE]),
     ("request_queue_disk", [NONE, 120, 160, 104, 104, 96]),
+    ("request_size", [280, 296, 272, 248, 248, 272]),
+    ("nvme_request_status", [20; 6]),
+    ("nvme_request_retries", [17; 6]),
     ("request_start_time_ns", [184, 184, 104, 104, 104, 104]),
     ("gendisk_major", [0; 6]),
     ("gendisk_first_minor", [4; 6]),
+    ("gendisk_disk_name", [12; 6]),
     ("bio_bi_next", [0; 6]),
     ("bio_bi_opf", [16; 6]),
     ("bio_bi_bdev", [NONE, 8, 8, 8, 8, 8]),
@@ -185,6 +189,30 @@ fn every_fact_is_in_the_table_and_tested() {
         let tested =
             EXPECTED.iter().any(|(name, _)| *name == row.name) || elsewhere.contains(&row.name);
         assert!(tested, "{} has no expected values", row.name);
+    }
+}
+
+/// What [`table::LAYOUTS`] says where BTF is silent is what BTF says elsewhere.
+#[test]
+fn layouts_of_modules_are_those_that_btf_tells() {
+    let mut told = Vec::new();
+    for &(kernel, _) in KERNELS {
+        let blob = extract(kernel);
+        let btf = Btf::parse(&blob, None).unwrap();
+        let mut facts = ResolvedFacts::unknown(kernel, "not in the kernel's BTF");
+        facts.add_kernel(&btf).unwrap();
+        let known: Vec<_> = table::LAYOUTS
+            .iter()
+            .filter_map(|(name, layout)| Some((facts.get(name)?, *layout)))
+            .collect();
+        assert!(known.iter().all(|(btf, layout)| btf == layout), "{kernel}");
+        told.extend((!known.is_empty()).then_some(kernel));
+    }
+    for kernel in ["5.10.218-amd64", "6.1.192-arm64", "7.3-rc7-amd64"] {
+        assert!(
+            told.contains(&kernel),
+            "{kernel} has no nvme_request: {told:?}"
+        );
     }
 }
 

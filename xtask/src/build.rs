@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::arch::Arch;
 use crate::cli::BuildArgs;
 use crate::process::{EXIT_NOT_SO, cargo, display, path_with, say};
+use crate::remap;
 use crate::setup;
 
 /// `cargo xtask build`.
@@ -81,6 +82,9 @@ fn build(
         .args(release.then_some("--release"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    if release {
+        as_released(&mut command)?;
+    }
     let mut child = command
         .spawn()
         .with_context(|| format!("run {}", display(&command)))?;
@@ -97,6 +101,22 @@ fn build(
         bail!("cargo built {what} and named no binary");
     }
     Ok(Some(binaries))
+}
+
+/// The same bytes wherever it is built: no folder of this machine, none of the
+/// user's own settings.
+fn as_released(command: &mut Command) -> anyhow::Result<()> {
+    for (name, _) in std::env::vars_os() {
+        let is_setting = name.to_string_lossy().starts_with("CARGO_PROFILE_RELEASE_");
+        if is_setting || name == "RUSTC_BOOTSTRAP" {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .arg("--locked")
+        .env("CARGO_ENCODED_RUSTFLAGS", remap::flags(&remap::folders()?))
+        .env("CARGO_INCREMENTAL", "0");
+    Ok(())
 }
 
 #[derive(Deserialize)]

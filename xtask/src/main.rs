@@ -9,6 +9,7 @@ mod cli;
 mod process;
 mod arch;
 mod setup;
+mod remap;
 mod build;
 mod test;
 mod tidy;

@@ -36,6 +36,8 @@ pub enum Command {
     Truth(TruthArgs),
     /// Measure what the agent costs, beside its peers, as root
     Bench(BenchArgs),
+    /// Make what is released: static binaries, checksums, bills of materials, man pages
+    Dist(DistArgs),
     /// Check the rules of the house: formats, lints, file sizes, headers
     Tidy(TidyArgs),
 }
@@ -58,6 +60,31 @@ pub struct BuildArgs {
     /// Optimised, as it is shipped
     #[arg(long)]
     pub release: bool,
+}
+
+/// Of `dist`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Makes, of the sources as they are:
+  fsyncscope-ARCH              static, stripped, kernel programs inside
+  fsyncscope-ARCH.cdx.json     its bill of materials (CycloneDX 1.5)
+  completions/ man/            of bash, zsh and fish; one page a command
+  LICENSE* SHA256SUMS          for `sha256sum -c`
+
+Everybody who builds a commit gets the same bytes; --check proves it. Times in it
+are that of the last commit, or of SOURCE_DATE_EPOCH.
+Exit codes: 0 made (and the same twice), 1 a promise is broken: too large, not
+static, names a folder of this machine, differs; 2 could not be made.")]
+pub struct DistArgs {
+    /// Where to [default: dist in cargo's target folder]; replaced if it is an older one
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only this architecture (repeatable) [default: both]
+    #[arg(long, value_enum, value_name = "ARCH")]
+    pub arch: Vec<Arch>,
+    /// Make it again from a clone in another folder and compare
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// One ring of tests, by where it runs.

@@ -13,6 +13,7 @@ mod remap;
 mod build;
 mod test;
 mod tidy;
+mod dist;
 mod bench;
 mod demo;
 mod incident;
@@ -45,6 +46,7 @@ fn run() -> anyhow::Result<u8> {
         cli::Command::Demo(args) => demo::main(&args),
         cli::Command::Truth(args) => truth::main(&args),
         cli::Command::Bench(args) => bench::main(&args),
+        cli::Command::Dist(args) => dist::main(&args),
         cli::Command::Tidy(args) => tidy::main(&args),
     }
 }

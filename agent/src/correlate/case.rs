@@ -165,6 +165,8 @@ pub(crate) struct Case {
     pub writebacks: VecDeque<Writeback>,
     /// Failed journal or metadata requests that no sync was told of at once.
     pub journal: Vec<RequestEvent>,
+    /// Failed flushes that no sync was told of.
+    pub flushes: Vec<RequestEvent>,
     /// Log directories on file systems whose journal failed.
     pub aborted_dirs: BTreeSet<String>,
     pub first_victim: Option<(u64, String, String)>,
@@ -192,6 +194,7 @@ impl Case {
             roots: BTreeSet::new(),
             writebacks: VecDeque::new(),
             journal: Vec::new(),
+            flushes: Vec::new(),
             aborted_dirs: BTreeSet::new(),
             broker: key.broker,
             root: key.root,
@@ -335,6 +338,7 @@ impl Case {
             })
             .chain(self.writebacks.iter().flat_map(|lost| &lost.requests))
             .chain(&self.journal)
+            .chain(&self.flushes)
             .collect();
         all.sort_by_key(|request| (request.complete_ns, request.dev, request.rq, request.sector));
         all.dedup_by_key(|request| (request.complete_ns, request.dev, request.rq, request.sector));

@@ -147,6 +147,10 @@ impl Core {
         if is_journal && !is_tied {
             self.on_lost_journal(request, out);
         }
+        let is_flush = request.op == "flush" && !self.world.places_above(request.dev).is_empty();
+        if is_flush && !is_tied {
+            self.on_lost_flush(request, out);
+        }
         let is_file_known =
             request.file.s_dev != 0 && matches!(request.file_source.as_str(), "page" | "direct");
         if is_tied || !is_file_known {

@@ -122,6 +122,53 @@ fn lost_files_are_bounded_and_what_is_forgotten_is_counted() {
 }
 
 #[test]
+fn failed_flush_that_nobody_was_told_of_is_a_finding() {
+    let flush = RequestEvent {
+        op: "flush".to_owned(),
+        file_source: "flush".to_owned(),
+        file: FileId::default(),
+        sector: None,
+        ..failed("IOERR", 5)
+    };
+    let mut run = Run::new();
+    run.at(7).push(Event::Request(flush.clone()));
+    assert!(run.incidents.is_empty());
+    run.at(300).push(Event::Tick);
+    assert_eq!(
+        judged(run.last()),
+        (
+            Verdict::Confirmed,
+            Some(Cause::DeviceError),
+            "W7".to_owned()
+        )
+    );
+    assert_eq!(run.last().requests.len(), 1);
+    assert!(run.last().reasons[0].contains("no sync of a broker waited for it"));
+    // Where a sync was told, the story is the sync's.
+    let mut run = Run::new();
+    run.at(7).push(Event::Request(flush.clone()));
+    run.at(10).push(Event::Sync(sync(4, 9, -5)));
+    run.at(300).push(Event::Tick);
+    assert_eq!(judged(run.last()).2, "E4");
+    assert!(
+        run.last()
+            .reasons
+            .iter()
+            .all(|reason| !reason.contains("W7"))
+    );
+    assert_eq!(run.core.findings(), 1);
+    // A disk that no log directory lies on is none of ours.
+    let foreign = RequestEvent {
+        dev: flush.dev + 1,
+        ..flush
+    };
+    let mut run = Run::new();
+    run.at(7).push(Event::Request(foreign));
+    run.at(300).push(Event::Tick);
+    assert!(run.incidents.is_empty());
+}
+
+#[test]
 fn failed_flush_below_a_journal_write_is_part_of_the_one_story() {
     let flush = RequestEvent {
         op: "flush".to_owned(),

@@ -19,6 +19,15 @@ impl World {
             .collect()
     }
 
+    /// Broker and root slots of the log directories on file systems above a disk.
+    pub(crate) fn places_above(&self, disk: u32) -> Vec<(u16, u16)> {
+        self.roots
+            .iter()
+            .filter(|(_, root)| self.leaf_disks(root.s_dev).contains(&disk))
+            .map(|(&slot, root)| (root.broker, slot))
+            .collect()
+    }
+
     /// Root slots of a broker.
     pub(crate) fn roots_of(&self, broker: u16) -> Vec<u16> {
         self.roots

@@ -1,6 +1,6 @@
 //! Data that could not be written, before anybody was told. In: failed requests
 //! and writeback errors of files under a log directory, failed journal writes of
-//! their file systems, who was told. Out: cases opened at once, and what later
+//! their file systems, failed flushes of their disks, who was told. Out: cases opened at once, and what later
 //! syncs of the same file make of them. Where a sync waits for the request, its
 //! own return tells the story: such failures are held back for a moment.
 
@@ -81,6 +81,7 @@ impl Writeback {
 pub(super) struct Held {
     files: VecDeque<(u64, Writeback)>,
     journal: VecDeque<(u64, RequestEvent)>,
+    flushes: VecDeque<(u64, RequestEvent)>,
 }
 
 impl Held {
@@ -93,6 +94,7 @@ impl Held {
     pub(super) fn release(&mut self) {
         for due_ns in (self.files.iter_mut().map(|held| &mut held.0))
             .chain(self.journal.iter_mut().map(|held| &mut held.0))
+            .chain(self.flushes.iter_mut().map(|held| &mut held.0))
         {
             *due_ns = 0;
         }
@@ -124,6 +126,13 @@ impl Core {
     pub(super) fn on_lost_journal(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
         let due_ns = self.world.now_ns + HOLD_NS;
         self.held.journal.push_back((due_ns, request.clone()));
+        self.say_lost_data(out);
+    }
+
+    /// A failed flush of a disk under log directories, tied to no sync yet.
+    pub(super) fn on_lost_flush(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
+        let due_ns = self.world.now_ns + HOLD_NS;
+        self.held.flushes.push_back((due_ns, request.clone()));
         self.say_lost_data(out);
     }
 
@@ -234,6 +243,13 @@ impl Core {
         {
             changed.push(self.open_journal(&request));
         }
+        // After the journal's: a flush that failed below one of its writes is told there.
+        while let Some((due_ns, _)) = self.held.flushes.front()
+            && is_due(*due_ns, self.held.flushes.len())
+            && let Some((_, request)) = self.held.flushes.pop_front()
+        {
+            changed.extend(self.open_flush(&request));
+        }
         changed.dedup();
         for key in changed {
             self.emit_or_mark(&key, out);
@@ -287,6 +303,28 @@ impl Core {
         }
         self.note_aborted(&key, request.rdev);
         key
+    }
+
+    /// None where it is known already to whom it was told.
+    fn open_flush(&mut self, request: &RequestEvent) -> Option<Key> {
+        let key = self.failure_key(Class::of_errno(request.errno), request.dev);
+        let is_known = |case: &Case| case.requests().contains(&request);
+        if self.cases.values().any(is_known) {
+            return None;
+        }
+        let places = self.world.places_above(request.dev);
+        let (case, is_new) = self.open_case(&key, request.complete_ns);
+        if is_new && let Some(&(broker, root)) = places.first() {
+            (case.broker, case.root) = (broker, root);
+        }
+        for (broker, root) in places {
+            case.add_place(broker, root);
+        }
+        case.last_ns = case.last_ns.max(request.complete_ns);
+        case.count_requests(std::slice::from_ref(request));
+        case.add_flush(request);
+        case.is_dirty = true;
+        Some(key)
     }
 
     /// Writes and opens fail as well on a file system that aborted its journal:
@@ -348,6 +386,12 @@ impl Case {
     fn add_journal(&mut self, request: &RequestEvent) {
         if self.journal.len() < super::case::MAX_LISTED {
             self.journal.push(request.clone());
+        }
+    }
+
+    fn add_flush(&mut self, request: &RequestEvent) {
+        if self.flushes.len() < super::case::MAX_LISTED {
+            self.flushes.push(request.clone());
         }
     }
 }

@@ -113,6 +113,14 @@ pub(super) fn tell_journal(request: &RequestEvent, world: &World) -> String {
     )
 }
 
+/// A failed flush that no sync was told of.
+pub(super) fn tell_flush(request: &RequestEvent, world: &World) -> String {
+    format!(
+        "{}, and no sync of a broker waited for it: what the disk had taken in before it, and not yet made durable, may be lost, and nobody is told",
+        tell_request(request, world)
+    )
+}
+
 /// What the journal's failure came to: the mount's own options say it.
 pub(super) fn tell_read_only(case: &Case, world: &World) -> Option<String> {
     let dirs = world.read_only_among(&case.aborted_dirs);

@@ -2,6 +2,7 @@
 //! Out: an [`Incident`] in the shape of docs/OUTPUT.md. What a verdict rests on
 //! is one visible table, [`rules`]. No I/O, no clock, no state.
 
+mod adjust;
 pub mod errno;
 mod exit;
 mod lost;

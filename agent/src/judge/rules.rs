@@ -216,6 +216,13 @@ pub const RULES: &[Rule] = &[
         0.95,
     ),
     rule(
+        "W7",
+        "a flush of a disk under a log directory failed, and no sync of a broker was told",
+        Confirmed,
+        Some(DeviceError),
+        0.90,
+    ),
+    rule(
         "J1",
         "a journal or metadata request of a file system with a log directory failed, and no sync has failed since",
         Confirmed,

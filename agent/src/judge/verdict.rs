@@ -2,10 +2,9 @@
 //! host. Out: [`Judgement`]: verdict, cause, confidence, reasons. Sentences
 //! only state what was seen; their rule is cited behind them.
 
-use fsyncscope_abi::loss::Loss;
-
+use super::adjust::adjustments;
 use super::errno::{errno_name, is_filesystem_damage};
-use super::lost::{rule_of_lost, tell_journal, tell_lost, tell_read_only};
+use super::lost::{rule_of_lost, tell_flush, tell_journal, tell_lost, tell_read_only};
 use super::neighbours::name_neighbour;
 use super::rules::{Rule, find_adjustment, find_rule};
 use crate::correlate::case::{Case, Class, Origin, SyncFact};
@@ -39,7 +38,7 @@ pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
     let mut reasons = vec![cite(&finding.tell(world), rule.id)];
     let fact = match finding {
         Finding::Sync(fact) => Some(*fact),
-        Finding::Lost(_) | Finding::Journal(_) => None,
+        Finding::Lost(_) | Finding::Journal(_) | Finding::Flush(_) => None,
     };
     if let Some((fact, stall)) = fact.and_then(|fact| Some((fact, fact.stall.as_ref()?))) {
         reasons.extend(tell_unexplained(fact, stall));
@@ -78,6 +77,7 @@ enum Finding<'a> {
     Sync(&'a SyncFact),
     Lost(&'a Writeback),
     Journal(&'a RequestEvent),
+    Flush(&'a RequestEvent),
 }
 
 impl Finding<'_> {
@@ -86,6 +86,7 @@ impl Finding<'_> {
             Self::Sync(fact) => tell_sync(fact, world),
             Self::Lost(lost) => tell_lost(lost, world),
             Self::Journal(request) => tell_journal(request, world),
+            Self::Flush(request) => tell_flush(request, world),
         }
     }
 }
@@ -98,6 +99,9 @@ fn findings<'a>(case: &'a Case, world: &World) -> Vec<(&'static Rule, Finding<'a
         .collect();
     if let Some(request) = case.journal.first().filter(|_| found.is_empty()) {
         found.push((find_rule("J1"), Finding::Journal(request)));
+    }
+    if let Some(request) = case.flushes.first() {
+        found.push((find_rule("W7"), Finding::Flush(request)));
     }
     let longest = (case.syncs.iter()).max_by_key(|fact| fact.duration_ns());
     if found.is_empty() && case.key.class == Class::Stall {
@@ -363,65 +367,6 @@ fn tell_lines(case: &Case) -> Option<String> {
             format!("the broker's line {place} follows the failure in time")
         }
     })
-}
-
-fn adjustments(case: &Case, fact: Option<&SyncFact>, world: &World) -> Vec<(&'static str, String)> {
-    let mut found = Vec::new();
-    // A sync that was under way when the agent came is no gap in what followed; and
-    // where the requests are at hand, one that was missed changes nothing.
-    let has_requests = fact.is_some_and(|fact| {
-        let is_joined = |join: &Join| !join.requests.is_empty();
-        let is_tied = |stall: &Stall| stall.tied_ns() * 2 >= fact.duration_ns();
-        fact.join.as_ref().is_some_and(is_joined) || fact.stall.as_ref().is_some_and(is_tied)
-    });
-    let is_gap = |class: &str| {
-        class != Loss::UnmatchedExit.name()
-            && !(has_requests && class == Loss::MissedComplete.name())
-    };
-    let classes: Vec<String> = case
-        .lost
-        .iter()
-        .filter(|(class, _)| is_gap(class))
-        .map(|(class, count)| format!("{class} {count}"))
-        .collect();
-    if !classes.is_empty() {
-        found.push(("A1", format!("evidence was lost: {}", classes.join(", "))));
-    }
-    let join = fact.and_then(|fact| fact.join.as_ref());
-    let spans_files = join.is_some_and(|join| {
-        !join.requests.is_empty() && join.requests.iter().all(|request| request.spans_files)
-    });
-    if spans_files {
-        found.push((
-            "A2",
-            "the failed request carried pages of several files".to_owned(),
-        ));
-    }
-    if fact.is_some_and(|fact| fact.in_flight && fact.confirmed.is_none()) {
-        found.push((
-            "A3",
-            "/proc could not confirm that the thread is still in the call".to_owned(),
-        ));
-    }
-    if let Some(hook) = world.missing_hook() {
-        found.push((
-            "A4",
-            format!("hook {} is missing: {}", hook.name, hook.reason),
-        ));
-    }
-    let is_unnamed = fact.is_some_and(|fact| {
-        fact.sync.file.s_dev == 0 && join.is_some_and(|join| join.how == How::Journal)
-    });
-    if is_unnamed {
-        found.push(("A6", "the call failed before its file was named".to_owned()));
-    }
-    if fact.is_some_and(|fact| fact.unseen_end) {
-        found.push((
-            "A5",
-            "the call has ended, but its return was not seen".to_owned(),
-        ));
-    }
-    found
 }
 
 fn judge_lines(case: &Case, world: &World) -> Judgement {

@@ -6,6 +6,7 @@
 mod child;
 pub mod clock;
 pub mod follower;
+mod mapped;
 pub mod protocol;
 pub mod rootfs;
 mod serve;
@@ -18,7 +19,7 @@ pub mod worker;
 
 pub use child::{HELPER_COMMAND, helper_main};
 pub use follower::Follower;
-pub use protocol::{Answer, PathStat, Request, ThreadState};
+pub use protocol::{Answer, MappedFile, PathStat, Request, ThreadState};
 pub use sink::{Sink, SinkError, SinkReport};
 pub use spawn::HelperCommand;
 pub use worker::{Worker, WorkerError, WorkerHandle, WorkerStats};

@@ -42,6 +42,15 @@ pub enum Request {
         /// Thread.
         tid: u32,
     },
+    /// Which file is mapped at an address.
+    MappedFile {
+        /// `/proc`.
+        proc_root: PathBuf,
+        /// Process.
+        pid: u32,
+        /// An address within the mapping.
+        address: u64,
+    },
     /// What a descriptor refers to.
     FdPath {
         /// `/proc`.
@@ -65,6 +74,8 @@ pub enum Answer {
     Stat(PathStat),
     /// A thread.
     Thread(ThreadState),
+    /// A mapped file; None if none is mapped there.
+    Mapped(Option<MappedFile>),
     /// A descriptor's path.
     FdPath {
         /// As readlink(2) tells it.
@@ -107,6 +118,17 @@ pub struct ThreadState {
     pub stack: Vec<String>,
     /// The thread exists no more.
     pub gone: bool,
+}
+
+/// The file of a mapping, from /proc/PID/maps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedFile {
+    /// Device number of its file system, kernel-encoded: the super block's.
+    pub s_dev: u32,
+    /// Inode.
+    pub ino: u64,
+    /// Path as the process sees it, without the mark of a deleted file.
+    pub path: PathBuf,
 }
 
 /// A request on its way.

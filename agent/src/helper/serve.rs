@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
+use super::mapped::find_mapped;
 use super::protocol::{Answer, Asked, PathStat, Progress, Request, Told};
 use super::rootfs::Root;
 use super::thread::read_thread;
@@ -100,6 +101,16 @@ pub(super) fn answer(request: &Request, progress: &mut dyn FnMut(u32, &str)) -> 
             pid,
             tid,
         } => Answer::Thread(read_thread(proc_root, *pid, *tid)),
+        Request::MappedFile {
+            proc_root,
+            pid,
+            address,
+        } => match find_mapped(proc_root, *pid, *address) {
+            Ok(found) => Answer::Mapped(found),
+            Err(error) => Answer::Failed {
+                why: format!("read {}/{pid}/maps: {error}", proc_root.display()),
+            },
+        },
         Request::FdPath { proc_root, pid, fd } => {
             let path = proc_root.join(format!("{pid}/fd/{fd}"));
             match fs::read_link(&path) {

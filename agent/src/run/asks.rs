@@ -7,7 +7,7 @@ use crate::{
     discover::{Broker, DiscoverRequest},
     enrich::{DeviceInfo, device::decode_dev},
     event::InFlightSync,
-    helper::{Answer, Request, WorkerError, WorkerHandle},
+    helper::{Answer, MappedFile, Request, WorkerError, WorkerHandle},
     run::scan,
 };
 
@@ -15,6 +15,8 @@ use crate::{
 const DISCOVER_DEADLINE: Duration = Duration::from_secs(5);
 /// /proc/PID/task/TID needs no lock of the process.
 const THREAD_DEADLINE: Duration = Duration::from_millis(200);
+/// /proc/PID/maps may wait for a lock of the process.
+const MAPPED_DEADLINE: Duration = Duration::from_millis(300);
 /// Threads looked at in one tick.
 const MAX_THREADS: usize = 16;
 
@@ -68,5 +70,26 @@ pub(super) async fn threads(watcher: &WorkerHandle, syncs: &mut [InFlightSync]) 
         };
         sync.sync.comm = thread.comm;
         sync.stack = thread.stack;
+    }
+}
+
+/// The file that a process has mapped at an address.
+pub(super) async fn mapped(namer: &WorkerHandle, pid: u32, address: u64) -> Option<MappedFile> {
+    let request = Request::MappedFile {
+        proc_root: PathBuf::from("/proc"),
+        pid,
+        address,
+    };
+    match namer.ask(request, MAPPED_DEADLINE).await {
+        Ok(Answer::Mapped(found)) => found,
+        Ok(Answer::Failed { why }) => {
+            log::debug!("name the file of a msync: {why}");
+            None
+        }
+        Ok(_) => None,
+        Err(error) => {
+            log::debug!("name the file of a msync: {error}");
+            None
+        }
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     run::{
         asks,
         logs::Logs,
+        namer::{Named, Namer},
         scan,
         shared::{Counts, Shared},
         spans::Spans,
@@ -49,10 +50,11 @@ const RING_TURN: usize = 1024;
 const CLOCK_STEP_NS: i64 = 5_000_000;
 
 /// What can happen.
-enum Input {
+pub(super) enum Input {
     Discovered(Result<Vec<Broker>, WorkerError>),
     Device(u32, Result<DeviceInfo, String>),
     Threads(Box<InFlightEvent>),
+    Named(Box<Named>),
 }
 
 /// Takes what the core says.
@@ -76,6 +78,7 @@ pub struct Live {
     rx: mpsc::Receiver<Input>,
     finder: WorkerHandle,
     watcher: WorkerHandle,
+    namer: Namer,
     now_ns: u64,
     offset_ns: i64,
     ticks: u64,
@@ -137,6 +140,7 @@ impl Live {
             record,
             logs,
             follow,
+            namer: Namer::new(tx.clone()),
             tx,
             rx,
             finder: Worker::new(HelperCommand::default()).into_handle(),
@@ -197,6 +201,11 @@ impl Live {
             more = !self.drain_ring();
         };
         self.drain_ring();
+        while self.namer.waiting() > 0
+            && let Some(input) = self.rx.recv().await
+        {
+            self.on_input(input)?;
+        }
         for event in self.logs.flush(u64::MAX) {
             self.feed(event);
         }
@@ -251,7 +260,9 @@ impl Live {
         // What explains a sync comes before it.
         let spans = self.spans.for_returned(&self.shared.maps(), &events);
         for event in spans.into_iter().chain(events) {
-            self.feed(event);
+            if let Some(event) = self.namer.keep(event) {
+                self.feed(event);
+            }
         }
         emptied
     }
@@ -309,6 +320,10 @@ impl Live {
                     .tables()
                     .unresolved
                     .retain(|unresolved| *unresolved != dev);
+            }
+            Input::Named(named) => {
+                let event = self.namer.take(*named, &self.shared.tables().roots);
+                self.feed(event);
             }
             Input::Threads(event) => {
                 self.is_looking = false;

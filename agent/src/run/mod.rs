@@ -5,6 +5,7 @@ mod asks;
 pub mod check;
 pub mod live;
 mod logs;
+mod namer;
 mod preflight;
 pub mod replay;
 mod scan;

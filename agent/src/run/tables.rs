@@ -49,6 +49,18 @@ pub struct RootSlot {
     ino: u64,
 }
 
+impl RootSlot {
+    /// A directory of a broker, by the inode of its file system.
+    pub fn new(broker: u16, path: String, s_dev: u32, ino: u64) -> Self {
+        Self {
+            broker,
+            path,
+            s_dev,
+            ino,
+        }
+    }
+}
+
 /// See the module's comment.
 #[derive(Default)]
 pub struct Tables {
@@ -182,12 +194,8 @@ impl Tables {
                 slot
             }
             None => {
-                self.roots.push(RootSlot {
-                    broker,
-                    path: path.clone(),
-                    s_dev: dir.s_dev,
-                    ino: dir.ino,
-                });
+                let root = RootSlot::new(broker, path.clone(), dir.s_dev, dir.ino);
+                self.roots.push(root);
                 self.roots.len() - 1
             }
         };

@@ -239,6 +239,10 @@ pub struct SyncEvent {
     /// When the caller began to wait for a lock that it has not got yet, 0 = none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lock_ns: u64,
+    /// How long the thread waited for a CPU in the call; 0 also where the kernel
+    /// does not tell.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub run_delay_ns: u64,
 }
 
 /// A request that failed or was slow.

@@ -307,6 +307,10 @@ pub struct Breakdown {
     pub lock_ns: u64,
     /// Tied to nothing.
     pub other_ns: u64,
+    /// Of it, at most: the thread was ready to run and waited for a CPU. Left out
+    /// where it did not, and where the kernel does not tell.
+    #[serde(skip_serializing_if = "is_default")]
+    pub other_cpu_ns: u64,
 }
 
 /// A request of an incident.

@@ -129,6 +129,7 @@ pub struct Breakdown {
     pub others_data_ns: Option<u64>,
     pub lock_ns: Option<u64>,
     pub other_ns: u64,
+    pub other_cpu_ns: u64,
     pub flush_device_ns: Option<u64>,
     pub journal_device_ns: Option<u64>,
     pub own_data_device_ns: Option<u64>,

@@ -74,7 +74,11 @@ pub(crate) fn partition(evidence: &Evidence<'_>) -> Partition {
             sweep.add(Lane::Lock, (wait.start_ns, wait.end_ns));
         }
     }
-    sweep.sum()
+    let mut found = sweep.sum();
+    // When in the call it waited for a CPU is not known: not more than the rest.
+    let other_ns = found.breakdown.other_ns;
+    found.breakdown.other_cpu_ns = sync.run_delay_ns.min(other_ns);
+    found
 }
 
 /// A commit, checkpoint or log force of the sync's file system.

@@ -165,6 +165,7 @@ fn sync_event(record: &SyncRecord) -> SyncEvent {
         ret: record.ret,
         names: decode_names(&record.names),
         delta: counters(&record.delta),
+        run_delay_ns: record.run_delay_ns,
         ..from_state(&record.state)
     }
 }
@@ -291,6 +292,7 @@ mod tests {
             },
             exit_ns: 9,
             ret: -5,
+            run_delay_ns: 0,
             delta: InodeCounters::default(),
             comm: *b"kafka-scheduler\0",
             names,

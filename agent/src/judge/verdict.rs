@@ -270,6 +270,13 @@ fn tell_others(stall: &Stall, world: &World) -> String {
 fn tell_unexplained(fact: &SyncFact, stall: &Stall) -> Option<String> {
     let rest_ns = stall.breakdown.other_ns;
     let mut text = (rest_ns * 2 > fact.duration_ns()).then(|| {
+        let waited_ns = stall.breakdown.other_cpu_ns;
+        if waited_ns * 2 > rest_ns {
+            return format!(
+                "for {} of it the thread waited for a CPU",
+                show_ns(waited_ns)
+            );
+        }
         format!(
             "{} of it is unexplained: no request, commit or lock seen then accounts for it",
             show_ns(rest_ns)

@@ -11,6 +11,7 @@ struct Part {
     ns: u64,
     queue_ns: u64,
     device_ns: u64,
+    cpu_ns: u64,
 }
 
 fn parts(of: &Breakdown) -> [Part; 6] {
@@ -20,6 +21,7 @@ fn parts(of: &Breakdown) -> [Part; 6] {
         ns,
         queue_ns,
         device_ns,
+        cpu_ns: 0,
     };
     [
         part(
@@ -51,7 +53,10 @@ fn parts(of: &Breakdown) -> [Part; 6] {
             of.others_data_device_ns,
         ),
         part("lock", "a contended lock", of.lock_ns, 0, 0),
-        part("other", "tied to nothing", of.other_ns, 0, 0),
+        Part {
+            cpu_ns: of.other_cpu_ns,
+            ..part("other", "tied to nothing", of.other_ns, 0, 0)
+        },
     ]
 }
 
@@ -72,7 +77,11 @@ pub(crate) fn show_breakdown(of: &Breakdown) -> String {
         .filter(|part| part.ns > 0 || part.name == "other");
     let words = shown.map(|part| {
         let mut of_which = Vec::new();
-        for (ns, name) in [(part.queue_ns, "queue"), (part.device_ns, "device")] {
+        for (ns, name) in [
+            (part.queue_ns, "queue"),
+            (part.device_ns, "device"),
+            (part.cpu_ns, "waiting for a CPU"),
+        ] {
             // The other one of the two says nothing new.
             if ns > 0 && ns * 1_000 >= part.ns {
                 of_which.push(format!("{name} {}", show_ns_exactly(ns)));
@@ -135,6 +144,14 @@ mod tests {
             "flush 1.498 s (device 1.497 s) · other 2.0 ms"
         );
         assert_eq!(show_breakdown(&Breakdown::default()), "other 0 ns");
+        let waited = Breakdown {
+            other_cpu_ns: MS,
+            ..flushed()
+        };
+        assert_eq!(
+            show_breakdown(&waited),
+            "flush 1.498 s (device 1.497 s) · other 2.0 ms (waiting for a CPU 1.0 ms)"
+        );
     }
 
     #[test]

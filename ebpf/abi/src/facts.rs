@@ -196,8 +196,8 @@ pub struct Facts {
     pub wait_span_pages: u32,
     /// task_struct.flags
     pub task_flags: u32,
-    /// Zero.
-    pub pad: u32,
+    /// task_struct.sched_info.run_delay
+    pub task_run_delay: u32,
 }
 
 impl Facts {
@@ -286,7 +286,7 @@ impl Facts {
             request_span_pages: 1,
             wait_span_pages: 1,
             task_flags: UNKNOWN,
-            pad: 0,
+            task_run_delay: UNKNOWN,
         }
     }
 }

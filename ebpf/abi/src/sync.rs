@@ -109,6 +109,9 @@ pub struct SyncState {
     pub nr_files: u16,
     /// Bios with PREFLUSH submitted by this thread in this call.
     pub nr_flush: u32,
+    /// `task.sched_info.run_delay` at enter: how long this thread had waited for a
+    /// CPU since its start, ns; 0 where the kernel does not keep it.
+    pub run_delay_ns: u64,
 }
 
 /// Ring record of a sync that failed, was slow, or belongs to a probe.
@@ -123,6 +126,8 @@ pub struct SyncRecord {
     pub exit_ns: u64,
     /// Return value: 0, or −errno.
     pub ret: i64,
+    /// How long this thread waited for a CPU in the call, ns.
+    pub run_delay_ns: u64,
     /// INODE counters at exit minus `state.snap`.
     pub delta: InodeCounters,
     /// `task.comm` of the caller, cut at 15 bytes by the kernel.
@@ -132,5 +137,5 @@ pub struct SyncRecord {
 }
 
 const _: () = assert!(size_of::<InodeCounters>() == 32);
-const _: () = assert!(size_of::<SyncState>() == 144);
-const _: () = assert!(size_of::<SyncRecord>() == 16 + 144 + 16 + 32 + 16 + 512);
+const _: () = assert!(size_of::<SyncState>() == 152);
+const _: () = assert!(size_of::<SyncRecord>() == 16 + 152 + 24 + 32 + 16 + 512);

@@ -13,16 +13,12 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::bpf_get_current_task,
-    },
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use fsyncscope_abi::{
     block::InodeState,
-    facts::UNKNOWN,
     keys::{InodeKey, SLOT_NONE, Target},
     loss::Loss,
     sync::{AFTER_ERROR, SyncState, op},
@@ -35,12 +31,10 @@ use crate::{
         fd::file_of_fd,
         file::{dentry_of_inode, key_of, read_names, root_of, watched_root_of},
         read::{Addr, Mem, Probe, Typed},
+        task::{is_kernel_thread, run_delay_ns},
     },
     maps::{FILESYSTEMS, INODES, NAMES, OPS, SCRATCH_NAMES, epoch, lost},
 };
-
-/// PF_KTHREAD (include/linux/sched.h, 5.10 to 7.3).
-const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// The sync that this thread is in, if it is watched.
 #[inline(always)]
@@ -210,20 +204,10 @@ fn open_unannounced<M: Mem>(file: Addr) -> bool {
         broker: target.broker,
         op,
         flags: target.flags as u8,
+        run_delay_ns: run_delay_ns(),
         ..SyncState::default()
     });
     true
-}
-
-/// A thread of the kernel alone; where that cannot be told, false.
-#[inline(always)]
-fn is_kernel_thread() -> bool {
-    if fact!(task_flags) == UNKNOWN {
-        return false;
-    }
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    Probe::u32(task, fact!(task_flags)) & PF_KTHREAD != 0
 }
 
 /// A thread that the kernel made in the process for io_uring: a worker

@@ -32,7 +32,7 @@ use fsyncscope_abi::{
 
 use crate::{
     hooks::files::{open_sync, reach_by_fd},
-    kernel::{fact, file::read_names_checked, read::probe},
+    kernel::{fact, file::read_names_checked, read::probe, task::run_delay_ns},
     maps::{HIST, INODES, OPS, RING, SCRATCH_HIST, TARGETS, lost},
 };
 
@@ -72,6 +72,7 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         broker: target.broker,
         op,
         flags: target.flags as u8,
+        run_delay_ns: run_delay_ns(),
         ..SyncState::default()
     });
     if op::is_silent(op)
@@ -222,6 +223,7 @@ fn emit(state: &SyncState, now: u64, ret: i64) {
         (*record).state = *state;
         (*record).exit_ns = now;
         (*record).ret = ret;
+        (*record).run_delay_ns = run_delay_ns().saturating_sub(state.run_delay_ns);
         (*record).delta = delta;
         (*record).comm = bpf_get_current_comm().unwrap_or([0; 16]);
         read_names_checked(state.dentry, &state.inode, &mut (*record).names);

@@ -6,6 +6,7 @@ pub mod file;
 pub mod page;
 pub mod read;
 pub mod request;
+pub mod task;
 
 use fsyncscope_abi::facts::Facts;
 

@@ -12,7 +12,7 @@ use super::held::compare_held;
 use super::known::{Known, Owner, errno_name, expected_errno};
 use super::row::{Check, Row, SlowAccount, VerdictRow};
 use super::said::{Said, Told, rule_of};
-use crate::incident::{Incident, Request, Sync};
+use crate::incident::{Breakdown, Incident, Request, Sync};
 
 /// The caller's clock is read outside of the kernel, on a busy machine a good
 /// while before and after.
@@ -291,13 +291,16 @@ fn account_slow(known: &Known, said: &Said, row: &mut Row) {
             duration_ns: call.duration_ns(),
             held_ns: known.held_ns(call),
             is_reported: sync.is_some(),
-            explained: breakdown.map(|breakdown| {
-                let total = breakdown.sum_ns().max(1);
-                1.0 - breakdown.other_ns as f64 / total as f64
-            }),
+            tied: breakdown.map(|parts| share_without(parts, parts.other_ns)),
+            explained: breakdown
+                .map(|parts| share_without(parts, parts.other_ns - parts.other_cpu_ns)),
         });
     }
     row.slow = slow;
+}
+
+fn share_without(breakdown: &Breakdown, rest_ns: u64) -> f64 {
+    1.0 - rest_ns as f64 / breakdown.sum_ns().max(1) as f64
 }
 
 fn add_verdicts(known: &Known, said: &Said, row: &mut Row) {

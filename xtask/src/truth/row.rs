@@ -89,7 +89,10 @@ pub struct SlowAccount {
     pub held_ns: u64,
     /// The agent reported it.
     pub is_reported: bool,
-    /// Share of its time that is tied to something; `None`: no whole breakdown.
+    /// Share of its time that is tied to a request, commit or lock; `None`: no
+    /// whole breakdown.
+    pub tied: Option<f64>,
+    /// The same, with the time for which the thread waited for a CPU.
     pub explained: Option<f64>,
 }
 

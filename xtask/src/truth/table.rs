@@ -61,7 +61,7 @@ impl<'a> Table<'a> {
         if slow.is_empty() {
             return true;
         }
-        let shares = shares(&slow);
+        let shares = shares_explained(&slow);
         shares.len() == slow.iter().filter(|slow| slow.is_reported).count()
             && quantile(&shares, 0.5).is_some_and(|share| share >= MEDIAN)
             && quantile(&shares, 0.05).is_some_and(|share| share >= FIFTH)
@@ -137,19 +137,21 @@ impl<'a> Table<'a> {
             ("all", of(&|_| true)),
         ];
         let mut text = String::from(
-            "| slow syncs | by their callers | reported | with a breakdown | explained, median | 5th percentile |\n\
-             |---|---:|---:|---:|---:|---:|\n",
+            "| slow syncs | by their callers | reported | with a breakdown | tied, median | 5th percentile | explained, median | 5th percentile |\n\
+             |---|---:|---:|---:|---:|---:|---:|---:|\n",
         );
         for (name, slow) in rows {
             let reported = slow.iter().filter(|slow| slow.is_reported).count();
-            let shares = shares(&slow);
-            let show = |at| quantile(&shares, at).map_or("—".into(), percent);
+            let (tied, explained) = (shares(&slow, |slow| slow.tied), shares_explained(&slow));
+            let show = |of: &[f64], at| quantile(of, at).map_or("—".into(), percent);
             text += &format!(
-                "| {name} | {} | {reported} | {} | {} | {} |\n",
+                "| {name} | {} | {reported} | {} | {} | {} | {} | {} |\n",
                 slow.len(),
-                shares.len(),
-                show(0.5),
-                show(0.05)
+                tied.len(),
+                show(&tied, 0.5),
+                show(&tied, 0.05),
+                show(&explained, 0.5),
+                show(&explained, 0.05)
             );
         }
         text
@@ -218,8 +220,12 @@ fn is_measured(slow: &&SlowAccount) -> bool {
     is_held(slow) && slow.duration_ns >= LONG_NS
 }
 
-fn shares(slow: &[&SlowAccount]) -> Vec<f64> {
-    let mut shares: Vec<f64> = slow.iter().filter_map(|slow| slow.explained).collect();
+fn shares_explained(slow: &[&SlowAccount]) -> Vec<f64> {
+    shares(slow, |slow| slow.explained)
+}
+
+fn shares(slow: &[&SlowAccount], of: fn(&SlowAccount) -> Option<f64>) -> Vec<f64> {
+    let mut shares: Vec<f64> = slow.iter().filter_map(|slow| of(slow)).collect();
     shares.sort_by(f64::total_cmp);
     shares
 }
@@ -251,6 +257,7 @@ mod tests {
             duration_ns: 100_000_000,
             held_ns: 90_000_000,
             is_reported: true,
+            tied: Some(0.98),
             explained: Some(0.99),
         }];
         row.verdicts = vec![VerdictRow {

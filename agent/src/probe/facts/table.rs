@@ -138,6 +138,8 @@ rows! {
     req_meta: Flag("req_flag_bits", "__REQ_META");
     req_sync: Flag("req_flag_bits", "__REQ_SYNC");
     task_flags: Offset("task_struct.flags", 4);
+    // Only with CONFIG_SCHED_INFO, which schedstats and delay accounting select.
+    task_run_delay: Offset("task_struct.sched_info.run_delay", 8);
 }
 
 /// Facts of which a kernel has one or the other: the absence of the first is

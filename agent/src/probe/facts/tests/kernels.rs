@@ -169,13 +169,24 @@ fn facts_that_depend_on_the_architecture() {
         let flags = (kernel, Some(flags));
         assert_eq!((kernel, resolved(kernel).get("task_flags")), flags);
     }
+    for (kernel, run_delay) in [
+        ("5.10.218-amd64", 1952),
+        ("5.10.218-arm64", 1024),
+        ("5.15.0-amd64", 2208),
+        ("6.1.192-arm64", 1104),
+        ("6.18.44-amd64", 1016),
+        ("7.3-rc7-amd64", 2608),
+        ("7.3-rc7-arm64", 1616),
+    ] {
+        let run_delay = (kernel, Some(run_delay));
+        assert_eq!((kernel, resolved(kernel).get("task_run_delay")), run_delay);
+    }
 }
 
 #[test]
 fn every_fact_is_in_the_table_and_tested() {
-    // Five u64 and three u32 that are settings or symbols, and the padding, are
-    // not from BTF.
-    let fields = (size_of::<Facts>() - 5 * 8 - 4 * 4) / 4;
+    // Five u64 and three u32 that are settings or symbols are not from BTF.
+    let fields = (size_of::<Facts>() - 5 * 8 - 3 * 4) / 4;
     assert_eq!(table::ROWS.len(), fields);
     let elsewhere = [
         "block_device_bd_disk",
@@ -184,6 +195,7 @@ fn every_fact_is_in_the_table_and_tested() {
         "pt_regs_arg1",
         "pt_regs_arg2",
         "task_flags",
+        "task_run_delay",
     ];
     for row in table::ROWS {
         let tested =

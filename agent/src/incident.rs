@@ -285,7 +285,9 @@ pub struct Breakdown {
     pub flush_queue_ns: u64,
     /// Of it: in the device.
     pub flush_device_ns: u64,
-    /// The file system's journal committed, or wrote journal or metadata.
+    /// The file system's journal committed, or wrote journal or metadata; or
+    /// nothing else was to wait for but the commit that it returned after, and
+    /// that had not begun.
     pub journal_ns: u64,
     /// Of it: requests of the file system were queued.
     pub journal_queue_ns: u64,

@@ -49,9 +49,11 @@ enum Lane {
     FsDevice,
     Held,
     Lock,
+    /// The commit that made the sync return had not begun yet.
+    CommitAwaited,
 }
 
-const NR_LANES: usize = Lane::Lock as usize + 1;
+const NR_LANES: usize = Lane::CommitAwaited as usize + 1;
 
 /// Partitions the wall time of `evidence.sync`.
 pub(crate) fn partition(evidence: &Evidence<'_>) -> Partition {
@@ -74,6 +76,9 @@ pub(crate) fn partition(evidence: &Evidence<'_>) -> Partition {
             sweep.add(Lane::Lock, (wait.start_ns, wait.end_ns));
         }
     }
+    if let Some(span) = awaited_commit(evidence) {
+        sweep.add(Lane::CommitAwaited, span);
+    }
     let mut found = sweep.sum();
     // When in the call it waited for a CPU is not known: not more than the rest.
     let other_ns = found.breakdown.other_ns;
@@ -84,6 +89,28 @@ pub(crate) fn partition(evidence: &Evidence<'_>) -> Partition {
 /// A commit, checkpoint or log force of the sync's file system.
 fn is_journal_wait(wait: &WaitSpan, s_dev: u32) -> bool {
     wait.kind != "lock" && wait.s_dev != 0 && wait.s_dev == s_dev
+}
+
+/// From when the sync had nothing left to do but wait for the commit that it
+/// returned after, to when that commit began: its thread was not there yet. One
+/// that asked for a flush of its own before the commit's end waited for that
+/// instead (ext4_sync_file: first its data, then the commit, or else a flush).
+fn awaited_commit(evidence: &Evidence<'_>) -> Option<Span> {
+    let sync = evidence.sync;
+    let commit = (evidence.waits.iter())
+        .filter(|wait| wait.kind == "commit" && is_journal_wait(wait, evidence.s_dev))
+        .filter(|wait| wait.start_ns > sync.enter_ns && wait.end_ns <= sync.exit_ns)
+        .max_by_key(|wait| wait.end_ns)?;
+    if sync.flush_asked_ns != 0 && sync.flush_asked_ns < commit.end_ns {
+        return None;
+    }
+    let own = evidence.requests.iter().filter(|one| is_own(one, sync));
+    let data_end_ns = own
+        .map(|request| request.complete_ns)
+        .filter(|&end_ns| end_ns <= commit.start_ns)
+        .max()
+        .unwrap_or(0);
+    Some((sync.enter_ns.max(data_end_ns), commit.start_ns))
 }
 
 /// Journal or metadata of the file system `s_dev`. The file of an xfs log write
@@ -275,6 +302,8 @@ impl Partition {
         } else {
             let rest = if has(Lane::Lock) {
                 &mut parts.lock_ns
+            } else if has(Lane::CommitAwaited) {
+                &mut parts.journal_ns
             } else {
                 &mut parts.other_ns
             };

@@ -214,7 +214,7 @@ fn flush_within_a_commit_is_flush_and_the_rest_of_it_journal() {
         journal((1_200, 1_250, 1_300), FS),
     ];
     let found = parts(&sync(), &requests, &commit).breakdown;
-    assert_eq!(six(&found), [400, 400, 0, 0, 0, 200]);
+    assert_eq!(six(&found), [400, 500, 0, 0, 0, 100]);
     assert_eq!(
         (found.journal_queue_ns, found.journal_device_ns),
         (50 * MS, 50 * MS)
@@ -314,4 +314,42 @@ fn syncfs_owns_the_data_of_every_file() {
         &[],
     );
     assert_eq!(six(&found.breakdown), [0, 0, 400, 0, 0, 600]);
+}
+
+#[test]
+fn the_wait_for_a_commit_to_begin_is_the_journals_and_no_other_wait_is() {
+    let own = request("write", (1_000, 1_000, 1_200), FILE);
+    let commit = wait("commit", FS, 1, 1_700, 1_900);
+    let of = |sync: &SyncEvent, requests: &[RequestSpan], waits: &[WaitSpan]| {
+        six(&parts(sync, requests, waits).breakdown)
+    };
+    // 200 ms its data, 500 ms for the commit to begin, 200 ms the commit.
+    assert_eq!(
+        of(&sync(), &[own.clone()], &[commit.clone()]),
+        [0, 700, 200, 0, 0, 100]
+    );
+    // It had a flush to wait for: the commit was not what it waited for.
+    let flushing = SyncEvent {
+        flush_asked_ns: 1_300 * MS,
+        ..sync()
+    };
+    assert_eq!(of(&flushing, &[own.clone()], &[commit])[1], 200);
+    // Of a commit that ended after it, it did not wait for the end.
+    let later = wait("commit", FS, 1, 1_700, 2_100);
+    assert_eq!(of(&sync(), &[own.clone()], &[later])[1], 300);
+    let elsewhere = wait("commit", FS + 1, 1, 1_700, 1_900);
+    assert_eq!(of(&sync(), &[own], &[elsewhere])[1], 0);
+}
+
+#[test]
+fn waiting_for_a_cpu_is_told_of_the_rest_and_never_more() {
+    let waited = |run_delay_ms: u64| {
+        let sync = SyncEvent {
+            run_delay_ns: run_delay_ms * MS,
+            ..sync()
+        };
+        let own = request("write", (1_000, 1_000, 1_900), FILE);
+        parts(&sync, &[own], &[]).breakdown.other_cpu_ns / MS
+    };
+    assert_eq!((waited(0), waited(60), waited(400)), (0, 60, 100));
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use super::draw::Kind;
 use super::row::{Check, Row, SlowAccount};
 
-/// Of what takes longer than a busy machine's scheduler may,
+/// A slow sync that a row of its own tells of takes at least this.
 const LONG_NS: u64 = 20_000_000;
-/// half are to be explained at least to this share,
+/// Of the slow syncs half are to be explained at least to this share,
 const MEDIAN: f64 = 0.97;
 /// and all but a twentieth to this.
 const FIFTH: f64 = 0.90;
@@ -57,7 +57,7 @@ impl<'a> Table<'a> {
     }
 
     fn is_explained(&self) -> bool {
-        let slow: Vec<&SlowAccount> = self.slow().into_iter().filter(is_measured).collect();
+        let slow = self.slow();
         if slow.is_empty() {
             return true;
         }
@@ -132,7 +132,7 @@ impl<'a> Table<'a> {
             all.iter().copied().filter(|slow| is_it(slow)).collect()
         };
         let rows = [
-            ("20 ms and more, held by the fault", of(&is_measured)),
+            ("20 ms and more, held by the fault", of(&is_long)),
             ("all held by the fault", of(&is_held)),
             ("all", of(&|_| true)),
         ];
@@ -215,8 +215,8 @@ fn is_held(slow: &&SlowAccount) -> bool {
     slow.held_ns * 2 >= slow.duration_ns
 }
 
-/// What the shares are demanded of.
-fn is_measured(slow: &&SlowAccount) -> bool {
+/// By far longer than what a busy machine's scheduler does.
+fn is_long(slow: &&SlowAccount) -> bool {
     is_held(slow) && slow.duration_ns >= LONG_NS
 }
 

@@ -318,6 +318,7 @@ fn syncfs_owns_the_data_of_every_file() {
 
 #[test]
 fn the_wait_for_a_commit_to_begin_is_the_journals_and_no_other_wait_is() {
+    use std::slice::from_ref;
     let own = request("write", (1_000, 1_000, 1_200), FILE);
     let commit = wait("commit", FS, 1, 1_700, 1_900);
     let of = |sync: &SyncEvent, requests: &[RequestSpan], waits: &[WaitSpan]| {
@@ -325,7 +326,7 @@ fn the_wait_for_a_commit_to_begin_is_the_journals_and_no_other_wait_is() {
     };
     // 200 ms its data, 500 ms for the commit to begin, 200 ms the commit.
     assert_eq!(
-        of(&sync(), &[own.clone()], &[commit.clone()]),
+        of(&sync(), from_ref(&own), from_ref(&commit)),
         [0, 700, 200, 0, 0, 100]
     );
     // It had a flush to wait for: the commit was not what it waited for.
@@ -333,10 +334,10 @@ fn the_wait_for_a_commit_to_begin_is_the_journals_and_no_other_wait_is() {
         flush_asked_ns: 1_300 * MS,
         ..sync()
     };
-    assert_eq!(of(&flushing, &[own.clone()], &[commit])[1], 200);
+    assert_eq!(of(&flushing, from_ref(&own), from_ref(&commit))[1], 200);
     // Of a commit that ended after it, it did not wait for the end.
     let later = wait("commit", FS, 1, 1_700, 2_100);
-    assert_eq!(of(&sync(), &[own.clone()], &[later])[1], 300);
+    assert_eq!(of(&sync(), from_ref(&own), &[later])[1], 300);
     let elsewhere = wait("commit", FS + 1, 1, 1_700, 1_900);
     assert_eq!(of(&sync(), &[own], &[elsewhere])[1], 0);
 }

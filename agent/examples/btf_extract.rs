@@ -58,7 +58,7 @@ impl<'b, 'd> Extract<'b, 'd> {
         let structs = table::struct_names().map(|name| (Role::Struct, name));
         let enums = table::enum_names().map(|name| (Role::Enum, name));
         let events = table::EVENTS.iter().map(|&(_, name)| (Role::Event, name));
-        let functions = table::FUNCTIONS.iter().map(|&name| (Role::Function, name));
+        let functions = table::function_names().map(|name| (Role::Function, name));
         for (role, name) in structs.chain(enums).chain(events).chain(functions) {
             for id in catalog.ids(role, name) {
                 extract.id(id);

@@ -143,9 +143,15 @@ pub struct Check {
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Also print the verifier's instruction counts
+    /// Also print how many instructions the verifier walked, by program
     #[arg(short, long)]
     pub verbose: bool,
+    /// Say what would work on a kernel that is not running, from its BTF: raw, or in a vmlinux, or either of them with zstd
+    #[arg(long, value_name = "FILE", conflicts_with = "verbose")]
+    pub btf: Option<PathBuf>,
+    /// BTF of a module of that kernel, such as ext4=FILE (repeatable)
+    #[arg(long, value_name = "NAME=FILE", requires = "btf", value_parser = parse_module)]
+    pub btf_module: Vec<(String, PathBuf)>,
 }
 
 /// Options of export.
@@ -158,6 +164,17 @@ pub struct Export {
     #[arg(long, value_name = "ADDR", default_value_t = crate::export::DEFAULT_LISTEN,
           value_parser = parse_listen)]
     pub listen: SocketAddr,
+}
+
+/// `ext4=FILE`.
+fn parse_module(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        // A module's file is called nvme-core.ko, the module nvme_core.
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.replace('-', "_"), PathBuf::from(file)))
+        }
+        _ => Err("write it like ext4=FILE".to_owned()),
+    }
 }
 
 fn parse_pid(text: &str) -> Result<u32, String> {

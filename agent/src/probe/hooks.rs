@@ -24,7 +24,7 @@ pub struct Form {
     pub name: &'static str,
     /// Programs of the kernel object and where they go.
     pub programs: &'static [(&'static str, Attach)],
-    /// Facts (fields of `Facts`) without which this form reads garbage.
+    /// What must hold, or this form reads garbage: see `ResolvedFacts::missing_for`.
     pub facts: &'static [&'static str],
 }
 
@@ -35,29 +35,35 @@ pub struct Hook {
     pub name: &'static str,
     /// The main job cannot be done without it.
     pub required: bool,
+    /// What it tells.
+    pub purpose: &'static str,
     /// What is lost without it.
     pub lost: &'static str,
     /// Ways to attach it, best first.
     pub forms: &'static [Form],
 }
 
-/// Facts that name an inode.
-const INODE: &[&str] = &["inode_i_ino", "inode_i_sb", "super_block_s_dev"];
-
 /// Facts for a file, its names, and the directory that it lies under.
-const FILE: &[&str] = &[
-    "inode_i_ino",
-    "inode_i_sb",
-    "super_block_s_dev",
-    "file_f_inode",
-    "file_f_path_dentry",
-    "dentry_d_parent",
-    "dentry_d_inode",
-    "dentry_d_name_name",
-];
+macro_rules! file {
+    ($($argument:literal),*) => {
+        &[
+            $($argument,)*
+            "inode_i_ino",
+            "inode_i_sb",
+            "super_block_s_dev",
+            "file_f_inode",
+            "file_f_path_dentry",
+            "dentry_d_parent",
+            "dentry_d_inode",
+            "dentry_d_name_name",
+        ]
+    };
+}
 
-/// Facts for a file of xfs.
+/// Facts for a file of xfs, by its events' first argument.
 const XFS_FILE: &[&str] = &[
+    "arg:xfs_file_fsync:0:struct xfs_inode *",
+    "arg:xfs_dir_fsync:0:struct xfs_inode *",
     "xfs_inode_i_vnode",
     "inode_i_dentry",
     "dentry_d_alias",
@@ -69,18 +75,41 @@ const XFS_FILE: &[&str] = &[
     "dentry_d_name_name",
 ];
 
-/// Facts for the fields of a request.
-const REQUEST: &[&str] = &[
-    "request_cmd_flags",
-    "request_data_len",
-    "request_sector",
-    "request_bio",
-    "gendisk_major",
-    "gendisk_first_minor",
+/// Facts for a mapping, its file and the names of that.
+const WRITEBACK: &[&str] = &[
+    "arg:filemap_set_wb_err:0:struct address_space *",
+    "address_space_host",
+    "address_space_wb_err",
+    "inode_i_ino",
+    "inode_i_sb",
+    "inode_i_dentry",
+    "super_block_s_dev",
+    "dentry_d_alias",
+    "dentry_d_parent",
+    "dentry_d_inode",
+    "dentry_d_name_name",
 ];
+
+/// Facts for the fields of a request, when it is issued.
+macro_rules! request {
+    ($argument:literal) => {
+        &[
+            $argument,
+            "request_rq_disk|request_queue_disk",
+            "request_cmd_flags",
+            "request_data_len",
+            "request_sector",
+            "request_bio",
+            "gendisk_major",
+            "gendisk_first_minor",
+        ]
+    };
+}
 
 /// Facts from a request to its file.
 const REQUEST_FILE: &[&str] = &[
+    "complete_status_is_errno",
+    "request_rq_disk|request_queue_disk",
     "request_cmd_flags",
     "request_data_len",
     "request_sector",
@@ -118,6 +147,7 @@ macro_rules! sync_hook {
         Hook {
             name: $call,
             required: $required,
+            purpose: concat!("when ", $call, " begins and ends, its errno"),
             lost: $lost,
             forms: &[
                 Form {
@@ -152,7 +182,8 @@ macro_rules! sync_hook {
                             Attach::Tracepoint("syscalls", concat!("sys_enter_", $call)),
                         ),
                     ],
-                    facts: &[],
+                    // The programs have these as constants: a context is read so.
+                    facts: &["sys_enter_args=16", "sys_exit_ret=16"],
                 },
             ],
         }
@@ -160,10 +191,11 @@ macro_rules! sync_hook {
 }
 
 macro_rules! raw_hook {
-    ($name:literal, $required:literal, $lost:literal, $facts:expr) => {
+    ($name:literal, $purpose:literal, $lost:literal, $facts:expr) => {
         Hook {
             name: $name,
-            required: $required,
+            required: false,
+            purpose: $purpose,
             lost: $lost,
             forms: &[Form {
                 name: "raw_tracepoint",
@@ -199,6 +231,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "ext4_sync_file_enter",
         required: false,
+        purpose: "which files a sync on ext4 reaches; syncs without a system call of their own",
         lost: "files of syncs on ext4: path, partition, request; syncs by O_DSYNC, io_uring, AIO",
         forms: &[
             Form {
@@ -213,7 +246,10 @@ pub static TABLE: &[Hook] = &[
                         Attach::Typed("ext4_sync_file_enter"),
                     ),
                 ],
-                facts: FILE,
+                facts: file!(
+                    "arg:ext4_sync_file_enter:0:struct file *",
+                    "arg:ext4_sync_file_exit:1:int"
+                ),
             },
             Form {
                 name: "raw_tracepoint",
@@ -221,13 +257,17 @@ pub static TABLE: &[Hook] = &[
                     ("ext4_sync_file_exit", Attach::Raw("ext4_sync_file_exit")),
                     ("ext4_sync_file_enter", Attach::Raw("ext4_sync_file_enter")),
                 ],
-                facts: FILE,
+                facts: file!(
+                    "arg:ext4_sync_file_enter:0:struct file *",
+                    "arg:ext4_sync_file_exit:1:int"
+                ),
             },
         ],
     },
     Hook {
         name: "xfs_file_fsync",
         required: false,
+        purpose: "which file a sync on xfs reaches",
         lost: "files of syncs on xfs: path, partition, request",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -238,6 +278,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "xfs_dir_fsync",
         required: false,
+        purpose: "which directory a sync on xfs reaches",
         lost: "directories of syncs on xfs while they hang",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -248,29 +289,35 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "btrfs_sync_file",
         required: false,
+        purpose: "which file a sync on btrfs reaches",
         lost: "files of syncs on btrfs: path, partition, request",
         forms: &[
             Form {
                 name: "raw_tracepoint",
                 programs: &[("btrfs_sync_file", Attach::Raw("btrfs_sync_file"))],
-                facts: FILE,
+                facts: file!("arg:btrfs_sync_file:0:struct file *"),
             },
             Form {
                 name: "raw_tracepoint (7.x name)",
                 programs: &[("btrfs_sync_file", Attach::Raw("btrfs_sync_file_enter"))],
-                facts: FILE,
+                facts: file!("arg:btrfs_sync_file_enter:0:struct file *"),
             },
         ],
     },
     Hook {
         name: "block_bio_queue",
         required: false,
+        purpose: "who asks the device to flush its cache",
         lost: "who asked the device for a cache flush",
         forms: &[
             Form {
                 name: "typed_tracepoint",
                 programs: &[("block_bio_queue_typed", Attach::Typed("block_bio_queue"))],
-                facts: &["bio_bi_opf", "req_preflush"],
+                facts: &[
+                    "arg:block_bio_queue:0:struct bio *",
+                    "bio_bi_opf",
+                    "req_preflush",
+                ],
             },
             Form {
                 name: "raw_tracepoint",
@@ -282,6 +329,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "block_rq_complete",
         required: true,
+        purpose: "how each request ends, when, and of which file it was",
         lost: "which request failed, on which sector, with which status",
         forms: &[
             Form {
@@ -302,31 +350,33 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "block_rq_issue",
         required: true,
+        purpose: "when each request goes to the device, where, how large",
         lost: "times of requests, and which are outstanding",
         forms: &[
             Form {
                 name: "typed_tracepoint",
                 programs: &[("block_rq_issue_typed", Attach::Typed("block_rq_issue"))],
-                facts: REQUEST,
+                facts: request!("arg:block_rq_issue:0:struct request *"),
             },
             Form {
                 name: "raw_tracepoint",
                 programs: &[("block_rq_issue", Attach::Raw("block_rq_issue"))],
-                facts: REQUEST,
+                facts: request!("arg_issue_rq"),
             },
         ],
     },
     raw_hook!(
         "block_rq_requeue",
-        false,
+        "requests that the driver sends again",
         "retries of a request by the driver",
         &["arg_requeue_rq"]
     ),
     raw_hook!(
         "nvme_complete_rq",
-        false,
+        "status and retries that an NVMe controller gives",
         "status and retries that an NVMe controller gave, beside the kernel's own status",
         &[
+            "arg:nvme_complete_rq:0:struct request *",
             "request_size",
             "nvme_request_status",
             "nvme_request_retries"
@@ -335,6 +385,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "jbd2_commit",
         required: false,
+        purpose: "commits of ext4's journal, by phase",
         lost: "which journal commit a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -362,6 +413,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "jbd2_checkpoint",
         required: false,
+        purpose: "checkpoints of ext4's journal",
         lost: "checkpoints of a full journal that a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -381,6 +433,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "ext4_fc_commit",
         required: false,
+        purpose: "fast commits of ext4",
         lost: "fast commits that a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -399,13 +452,14 @@ pub static TABLE: &[Hook] = &[
     },
     raw_hook!(
         "xfs_log_force",
-        false,
+        "when a sync on xfs forces its log",
         "time that a slow sync on xfs waited for its log",
         &[]
     ),
     Hook {
         name: "lock_contention",
         required: false,
+        purpose: "sleeping locks that a sync waits for",
         lost: "locks that a slow sync waited for",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -413,19 +467,30 @@ pub static TABLE: &[Hook] = &[
                 ("contention_begin", Attach::Raw("contention_begin")),
                 ("contention_end", Attach::Raw("contention_end")),
             ],
-            facts: &[],
+            facts: &[
+                "arg:contention_begin:0:void *",
+                "arg:contention_begin:1:unsigned int",
+                "arg:contention_end:0:void *",
+            ],
         }],
     },
     raw_hook!(
         "filemap_set_wb_err",
-        false,
+        "whose data could not be written back, and why",
         "writeback that failed before any sync",
-        FILE
+        WRITEBACK
     ),
     raw_hook!(
         "file_check_and_advance_wb_err",
-        false,
+        "which caller is told of a failed writeback",
         "which caller was told of a writeback error",
-        INODE
+        &[
+            "arg:file_check_and_advance_wb_err:0:struct file *",
+            "file_f_inode",
+            "file_f_wb_err",
+            "inode_i_ino",
+            "inode_i_sb",
+            "super_block_s_dev"
+        ]
     ),
 ];

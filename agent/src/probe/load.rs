@@ -21,6 +21,7 @@ use crate::{
         hooks::{Attach, Form, Hook, TABLE},
         maps::Maps,
         object::OBJECT,
+        prepare::prepare,
     },
 };
 
@@ -64,6 +65,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
     let nr_cpus =
         aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))?;
     let (request_span_pages, wait_span_pages) = span_pages(nr_cpus.get() as usize);
+    let object = prepare(object, resolved, nr_cpus.get() as usize)?;
     let facts = Facts {
         slow_ns: options.slow_ns,
         request_slow_ns: options.request_slow_ns,
@@ -79,7 +81,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         .map_max_entries("RQ_SPANS", request_span_pages)
         .map_max_entries("WAIT_SPANS", wait_span_pages)
         .override_global(aya_log::LEVEL, &options.log_level, false)
-        .load(object)
+        .load(&object)
         .context("load kernel programs: create maps (needs root, or CAP_BPF and CAP_PERFMON)")?;
     let logger = if options.log_level > 0 {
         Some(aya_log::EbpfLogger::init(&mut ebpf).context("read the programs' messages")?)
@@ -168,7 +170,7 @@ impl Loader<'_> {
         }
         let missing = self.resolved.missing_for(form.facts);
         if let Some(fact) = missing.first() {
-            return Err(format!("{} is not known: {}", fact.name, fact.why));
+            return Err(fact.sentence());
         }
         let mut links: Vec<Box<dyn Any>> = Vec::new();
         let mut programs = Vec::new();

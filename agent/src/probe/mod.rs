@@ -1,12 +1,16 @@
 //! Learns the kernel, loads and attaches the programs. In: the running
 //! kernel; out: facts and attached hooks. Reading their records is `ring`'s.
 
+mod elf;
 pub mod facts;
+mod forecast;
 pub mod hooks;
 pub mod load;
 pub mod maps;
 mod object;
+mod prepare;
 mod usage;
 
+pub use forecast::forecast;
 pub use load::{LoadOptions, Probe, attach};
 pub use usage::{recursion_misses, usage};

@@ -44,7 +44,8 @@ impl Rights {
         parse_rights(&text).with_context(|| format!("read {}: no line CapEff", path.display()))
     }
 
-    fn has(self, bit: u32) -> bool {
+    /// Whether that capability is held.
+    pub fn has(self, bit: u32) -> bool {
         self.0 & (1 << bit) != 0
     }
 

@@ -221,7 +221,7 @@ impl Tables {
                 root: slot as u16,
                 op: u32::from(op),
             };
-            create(maps.hist.insert(&key, zeroes(NO_HIST)?, NO_EXIST))
+            create_if_room(maps.hist.insert(&key, zeroes(NO_HIST)?, NO_EXIST))
                 .context("count a directory's syncs: insert into HIST")?;
         }
         raise_epoch(maps)?;
@@ -269,7 +269,7 @@ impl Tables {
                     device: NO_HIST,
                     queue: NO_HIST,
                 };
-                create(maps.block_hist.insert(
+                create_if_room(maps.block_hist.insert(
                     &block_hist_key(leaf.dev, op),
                     zeroes(empty)?,
                     NO_EXIST,
@@ -304,6 +304,22 @@ fn create(result: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
         {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Likewise; of kernels before 6.1 with many CPUs the histograms are few. What has
+/// none is watched all the same, but not in /metrics.
+fn create_if_room(result: Result<(), MapError>) -> Result<(), MapError> {
+    match create(result) {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+        {
+            log::warn!(
+                "more directories and disks than this kernel's histograms have room for: some are without latency in /metrics"
+            );
             Ok(())
         }
         other => other,

@@ -21,7 +21,10 @@ pub enum BtfError {
     /// The blob ends before the named part does.
     #[error("truncated in the {0}")]
     Truncated(&'static str),
-    /// Not BTF, or of another byte order.
+    /// BTF of a machine of the other byte order.
+    #[error("big-endian BTF; only x86_64 and aarch64, little-endian, are known")]
+    BigEndian,
+    /// Not BTF.
     #[error("bad magic {0:#06x}")]
     Magic(u16),
     /// A format version that this reader does not know.
@@ -38,6 +41,9 @@ pub enum BtfError {
     /// The string section does not end in a NUL.
     #[error("string section without a final NUL")]
     Strings,
+    /// A module's blob whose names do not begin where its base's do.
+    #[error("it belongs to another kernel image")]
+    OtherBase,
     /// A name outside the string section.
     #[error("string offset {0} out of range")]
     Name(u32),
@@ -217,6 +223,9 @@ impl<'d> Btf<'d> {
         let header = |at| word(data, at).ok_or(BtfError::Truncated("header"));
         let first = header(0)?;
         let (magic, version) = ((first & 0xffff) as u16, (first >> 16) as u8);
+        if magic == MAGIC.swap_bytes() {
+            return Err(BtfError::BigEndian);
+        }
         if magic != MAGIC {
             return Err(BtfError::Magic(magic));
         }
@@ -313,6 +322,22 @@ impl<'d> Btf<'d> {
             at = self.decode(before, at)?.1;
         }
         Ok(self.decode(id, at)?.0)
+    }
+
+    /// Whether the names of a module's types begin where names do, which they do not
+    /// over the image of another kernel: nothing else in the format says whose it is.
+    pub fn check_base(&self) -> Result<(), BtfError> {
+        for ty in self.types() {
+            // A name that begins one byte earlier is longer by one, unless that byte
+            // ends the one before.
+            if ty.name_off != 0
+                && ty.name_off != self.first_string
+                && !self.name(ty.name_off - 1)?.is_empty()
+            {
+                return Err(BtfError::OtherBase);
+            }
+        }
+        Ok(())
     }
 
     /// The types of this blob, without its base's.

@@ -38,7 +38,7 @@ impl<'b, 'd> Catalog<'b, 'd> {
         wanted.extend(table::struct_names().map(|n| (Role::Struct, n)));
         wanted.extend(table::enum_names().map(|n| (Role::Enum, n)));
         wanted.extend(table::EVENTS.iter().map(|&(_, n)| (Role::Event, n)));
-        wanted.extend(table::FUNCTIONS.iter().map(|&n| (Role::Function, n)));
+        wanted.extend(table::function_names().map(|n| (Role::Function, n)));
         wanted.sort_unstable();
         wanted.dedup();
         let mut found = Vec::new();
@@ -127,6 +127,10 @@ impl<'b, 'd> Catalog<'b, 'd> {
                     expected: 31,
                 })
             }
+            Source::Function(name) => match self.ids(Role::Function, name).next() {
+                Some(_) => Ok(1),
+                None => Err(LookupError::Absent(format!("function {name}"))),
+            },
             Source::PtrArg(event, target) => {
                 for (index, &id) in args_of(event)?.iter().enumerate() {
                     if self.btf.is_pointer_to(id, target.as_bytes())? {

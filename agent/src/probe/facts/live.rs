@@ -13,14 +13,14 @@ use super::resolved::{EventFact, ResolvedFacts, SYMBOLS};
 use super::{symbols, table};
 
 /// The largest known image BTF, with every driver built in, has 30 MB.
-const MAX_BTF_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BTF_BYTES: u64 = 64 << 20;
 const MAX_FORMAT_BYTES: u64 = 64 << 10;
 
 /// Resolves what the kernel under these roots tells; `tracefs` is its mount
 /// point (`/sys/kernel/tracing`), if it is mounted and may be read.
 pub fn resolve_live(sys_root: &Path, proc_root: &Path, tracefs: Option<&Path>) -> ResolvedFacts {
     let kernel = read_text(&proc_root.join("sys/kernel/osrelease")).unwrap_or_default();
-    let mut facts = resolve_blobs(&sys_root.join("kernel/btf"), kernel.trim());
+    let mut facts = resolve_dir(&sys_root.join("kernel/btf"), kernel.trim());
     if let Some(tracefs) = tracefs {
         add_tracefs(&mut facts, tracefs);
     }
@@ -29,7 +29,7 @@ pub fn resolve_live(sys_root: &Path, proc_root: &Path, tracefs: Option<&Path>) -
     facts
 }
 
-fn resolve_blobs(dir: &Path, kernel: &str) -> ResolvedFacts {
+fn resolve_dir(dir: &Path, kernel: &str) -> ResolvedFacts {
     let path = dir.join("vmlinux");
     let data = match read_bounded(&path, MAX_BTF_BYTES) {
         Ok(data) => data,
@@ -51,7 +51,10 @@ fn resolve_blobs(dir: &Path, kernel: &str) -> ResolvedFacts {
             let parsed = Btf::parse(&data, Some(&image)).and_then(|btf| facts.add_module(&btf));
             parsed.map_err(|error| format!("parse {}: {error}", path.display()))
         });
-        facts.notes.extend(added.err());
+        match added {
+            Ok(()) => facts.modules.push((*module).to_owned()),
+            Err(why) => facts.notes.push(why),
+        }
     }
     facts
 }
@@ -74,6 +77,7 @@ fn add_tracefs(facts: &mut ResolvedFacts, tracefs: &Path) {
                 system,
                 name,
                 args: None,
+                is_in_image: false,
                 in_tracefs: true,
             }),
         }

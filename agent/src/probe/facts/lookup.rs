@@ -229,6 +229,52 @@ impl<'d> Btf<'d> {
         Ok(matches!(target.kind, Kind::Struct | Kind::Fwd) && self.name(target.name_off)? == name)
     }
 
+    /// A type as C writes it, without qualifiers; what has no name is `?`.
+    pub fn spelled(&self, id: u32) -> Result<String, BtfError> {
+        let mut ty = self.get(id)?;
+        for _ in 0..MAX_CHAIN {
+            let keyword = match ty.kind {
+                Kind::Ptr => {
+                    let target = self.get(ty.size_or_type)?;
+                    let mut text = if self.unqualified(target)?.kind == Kind::Ptr {
+                        "? *".to_owned()
+                    } else {
+                        self.spelled(ty.size_or_type)?
+                    };
+                    text.push_str(" *");
+                    return Ok(text);
+                }
+                Kind::Void => return Ok("void".to_owned()),
+                Kind::Volatile | Kind::Const | Kind::Restrict | Kind::TypeTag => {
+                    ty = self.get(ty.size_or_type)?;
+                    continue;
+                }
+                Kind::Struct => "struct ",
+                // Of a union a forward declaration has its kind flag set.
+                Kind::Fwd if !ty.kind_flag => "struct ",
+                Kind::Union | Kind::Fwd => "union ",
+                Kind::Enum | Kind::Enum64 => "enum ",
+                _ => "",
+            };
+            let name = String::from_utf8_lossy(self.name(ty.name_off)?);
+            let name = if name.is_empty() { "?" } else { &name };
+            return Ok(format!("{keyword}{name}"));
+        }
+        Err(BtfError::Depth(id))
+    }
+
+    fn unqualified(&self, mut ty: Type<'d>) -> Result<Type<'d>, BtfError> {
+        for _ in 0..MAX_CHAIN {
+            match ty.kind {
+                Kind::Volatile | Kind::Const | Kind::Restrict | Kind::TypeTag => {
+                    ty = self.get(ty.size_or_type)?;
+                }
+                _ => return Ok(ty),
+            }
+        }
+        Err(BtfError::Depth(ty.id))
+    }
+
     /// Whether a typedef of that name is in the chain down to the plain type.
     pub fn has_typedef(&self, id: u32, name: &[u8]) -> Result<bool, BtfError> {
         let mut ty = self.get(id)?;

@@ -23,6 +23,19 @@ pub struct MissingFact {
     pub replaced_by: Option<&'static str>,
 }
 
+impl MissingFact {
+    /// For the user, in one sentence.
+    pub fn sentence(&self) -> String {
+        let (name, why) = (&self.name, &self.why);
+        match name.split_once('=') {
+            _ if name.contains(':') => why.clone(),
+            Some((name, _)) if why.starts_with("is ") => format!("{name} {why}"),
+            Some((name, _)) => format!("{name} is not known: {why}"),
+            None => format!("{name} is not known: {why}"),
+        }
+    }
+}
+
 /// A tracepoint that the programs may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventFact {
@@ -30,8 +43,10 @@ pub struct EventFact {
     pub system: &'static str,
     /// Name.
     pub name: &'static str,
-    /// Number of raw arguments, where BTF has the event.
-    pub args: Option<u32>,
+    /// Types of its raw arguments as C writes them, where BTF has the event.
+    pub args: Option<Vec<String>>,
+    /// Whether the kernel image's BTF has it, where alone typed programs find it.
+    pub is_in_image: bool,
     /// Whether tracefs lists it; false also where tracefs can't be read.
     pub in_tracefs: bool,
 }
@@ -61,6 +76,10 @@ pub struct ResolvedFacts {
     pub events: Vec<EventFact>,
     /// Functions found.
     pub functions: Vec<FunctionFact>,
+    /// Names of the [`table::TRAITS`] that it has.
+    pub traits: Vec<&'static str>,
+    /// Modules whose own BTF was read.
+    pub modules: Vec<String>,
     /// Sources that could not be used, one sentence each.
     pub notes: Vec<String>,
 }
@@ -81,6 +100,8 @@ impl ResolvedFacts {
             arch: "unknown",
             events: Vec::new(),
             functions: Vec::new(),
+            traits: Vec::new(),
+            modules: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -98,6 +119,21 @@ impl ResolvedFacts {
         self.events.iter().any(|event| event.name == name)
     }
 
+    /// A tracepoint, if the kernel has it.
+    pub fn event(&self, name: &str) -> Option<&EventFact> {
+        self.events.iter().find(|event| event.name == name)
+    }
+
+    /// Whether the kernel image's BTF has it, so that typed programs can be attached.
+    pub fn has_typed_event(&self, name: &str) -> bool {
+        self.event(name).is_some_and(|event| event.is_in_image)
+    }
+
+    /// Whether the kernel is one of [`table::TRAITS`].
+    pub fn has_trait(&self, name: &str) -> bool {
+        self.traits.contains(&name)
+    }
+
     /// Whether fexit has that function to attach to, in the kernel image.
     pub fn has_function(&self, name: &str) -> bool {
         self.functions
@@ -106,8 +142,9 @@ impl ResolvedFacts {
     }
 
     /// Those of a hook's requirements that do not hold. A requirement is the
-    /// name of a field of [`Facts`], `event:NAME`, or `func:NAME`; of several
-    /// joined by `|`, one is enough.
+    /// name of a field of [`Facts`] (`NAME=VALUE` where the programs assume one),
+    /// `event:NAME`, `func:NAME`, or `arg:EVENT:INDEX:TYPE`, which only what is
+    /// known of the event can refute; of several joined by `|`, one is enough.
     pub fn missing_for(&self, hook_requirements: &[&str]) -> Vec<MissingFact> {
         let unmet = |&requirement: &&str| {
             let mut reasons = Vec::new();
@@ -131,12 +168,36 @@ impl ResolvedFacts {
             return (!self.has_function(name))
                 .then(|| format!("no function {name} in the kernel's BTF"));
         }
+        if let Some(rest) = requirement.strip_prefix("arg:") {
+            return self.wrong_arg(rest);
+        }
+        if let Some((name, value)) = requirement.split_once('=') {
+            return self.why_not(name).or_else(|| {
+                let found = self.get(name).map(|found| found.to_string());
+                (found.as_deref() != Some(value))
+                    .then(|| format!("is {}, not {value}", found.as_deref().unwrap_or("unknown")))
+            });
+        }
         if !table::ROWS.iter().any(|row| row.name == requirement) && !SYMBOLS.contains(&requirement)
         {
             return Some(format!("{requirement} is not a fact"));
         }
         self.find_missing(requirement)
             .map(|missing| missing.why.clone())
+    }
+
+    /// Of `EVENT:INDEX:TYPE`, what BTF says else.
+    fn wrong_arg(&self, requirement: &str) -> Option<String> {
+        let mut parts = requirement.splitn(3, ':');
+        let (event, index, expected) = (parts.next()?, parts.next()?, parts.next()?);
+        let args = self.event(event)?.args.as_ref()?;
+        let found = args.get(index.parse::<usize>().ok()?);
+        (found.map(String::as_str) != Some(expected)).then(|| {
+            format!(
+                "argument {index} of {event} is {}, not {expected}",
+                found.map_or("missing", String::as_str)
+            )
+        })
     }
 
     fn find_missing(&self, name: &str) -> Option<&MissingFact> {
@@ -177,7 +238,12 @@ impl ResolvedFacts {
                 });
             }
         }
-        self.add_events(&catalog)?;
+        self.add_events(&catalog, true)?;
+        for &(name, source) in table::TRAITS {
+            if catalog.answer(source, &mut |_, _| {}).is_ok() {
+                self.traits.push(name);
+            }
+        }
         for row in table::ROWS {
             match first_answer(&catalog, row) {
                 Ok(value) => self.learn(row.name, value),
@@ -197,7 +263,7 @@ impl ResolvedFacts {
                 self.functions.push(FunctionFact { name, btf_id: None });
             }
         }
-        self.add_events(&catalog)?;
+        self.add_events(&catalog, false)?;
         for row in table::ROWS {
             if self.find_missing(row.name).is_some()
                 && let Ok(value) = first_answer(&catalog, row)
@@ -208,16 +274,17 @@ impl ResolvedFacts {
         Ok(())
     }
 
-    fn add_events(&mut self, catalog: &Catalog) -> Result<(), BtfError> {
+    fn add_events(&mut self, catalog: &Catalog, is_in_image: bool) -> Result<(), BtfError> {
         for &(system, name) in table::EVENTS {
             if !self.has_event(name)
                 && let Some(args) = catalog.event_args(name)?
             {
-                let args = Some(args.len() as u32);
+                let args = args.iter().map(|&id| catalog.btf.spelled(id));
                 self.events.push(EventFact {
                     system,
                     name,
-                    args,
+                    args: Some(args.collect::<Result<_, _>>()?),
+                    is_in_image,
                     in_tracefs: false,
                 });
             }

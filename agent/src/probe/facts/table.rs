@@ -5,7 +5,7 @@
 
 use fsyncscope_abi::facts::Facts;
 
-use Source::{ErrnoArg, Flag, If, Offset, PtrArg, Size};
+use Source::{ErrnoArg, Flag, Function, If, Offset, PtrArg, Size};
 
 /// A place where a fact may be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Source {
     /// 1 if that raw argument of the event is an int (an errno), 0 if it is a
     /// blk_status_t; the first must be a struct request.
     ErrnoArg(&'static str, usize),
+    /// 1, if the function exists.
+    Function(&'static str),
 }
 
 /// One fact.
@@ -186,6 +188,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("lock", "contention_begin"),
     ("lock", "contention_end"),
     ("xfs", "xfs_file_fsync"),
+    ("xfs", "xfs_dir_fsync"),
     ("xfs", "xfs_log_force"),
     ("xfs", "xfs_force_shutdown"),
     ("btrfs", "btrfs_sync_file"),
@@ -203,6 +206,17 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("syscalls", "sys_exit_syncfs"),
     ("syscalls", "sys_enter_sync_file_range"),
     ("syscalls", "sys_exit_sync_file_range"),
+];
+
+/// What decides how maps are made, not what the programs read: name, and a source
+/// that has an answer on such a kernel only.
+pub const TRAITS: &[(&str, Source)] = &[
+    // 7c8199e24fa0 (6.1): maps that allocate on first use do so safely in programs.
+    ("bpf_mem_alloc", Size("bpf_mem_alloc")),
+    // 80ee81e0403c (5.11) charges maps to the cgroup, not to RLIMIT_MEMLOCK.
+    ("memlock_charged", Offset("bpf_map.memory", 0)),
+    // 763e34e74bb7 (5.3), on arm64 from 6.4; its only way to fentry and fexit there.
+    ("ftrace_direct", Function("register_ftrace_direct")),
 ];
 
 /// Facts that are the offset of a field in the records of these events, where all
@@ -282,7 +296,20 @@ pub fn enum_names() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// All sources of all rows.
+/// Names of the functions that are looked for.
+pub fn function_names() -> impl Iterator<Item = &'static str> {
+    let of_traits = sources().filter_map(|source| {
+        if let Function(name) = source {
+            Some(name)
+        } else {
+            None
+        }
+    });
+    FUNCTIONS.iter().copied().chain(of_traits)
+}
+
+/// All sources of all rows and traits.
 pub fn sources() -> impl Iterator<Item = Source> {
-    ROWS.iter().flat_map(|row| row.sources.iter().copied())
+    let rows = ROWS.iter().flat_map(|row| row.sources.iter().copied());
+    rows.chain(TRAITS.iter().map(|&(_, source)| source))
 }

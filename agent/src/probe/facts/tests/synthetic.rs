@@ -27,7 +27,8 @@ fn request_is_the_second_argument_where_the_queue_comes_first() {
     b.event("block_rq_issue", &[queue, request]);
     let facts = resolved(&b);
     assert_eq!(facts.get("arg_issue_rq"), Some(1));
-    assert_eq!(facts.events[0].args, Some(2));
+    let args = ["struct request_queue *", "struct request *"].map(str::to_owned);
+    assert_eq!(facts.events[0].args, Some(args.to_vec()));
     assert_eq!(why(&facts, "arg_requeue_rq"), "no event block_rq_requeue");
 }
 
@@ -130,4 +131,14 @@ fn a_broken_modules_btf_is_noted_and_costs_nothing_else() {
         );
         assert_eq!(facts.get("request_bio"), Some(56), "cut at {length}");
     }
+}
+
+#[test]
+fn a_module_of_another_kernel_is_refused() {
+    let module = module_over(&extract("6.12.101-amd64"));
+    let other = extract("7.3-rc7-amd64");
+    let facts = resolve_btf(&other, &[("xfs", &module)], "7.3").unwrap();
+    assert_eq!(facts.get("xfs_inode_i_vnode"), None);
+    assert_eq!(facts.notes.len(), 1);
+    assert!(facts.modules.is_empty());
 }

@@ -1,0 +1,109 @@
+//! `fsyncscope check`: attaches every hook, proves what can be proven, prints the
+//! table, detaches; with `--btf`, says what can be said of a kernel that is not
+//! running. Comes in: settings; goes out: text or JSON, and an exit code that a
+//! pipeline can use.
+
+mod needs;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use crate::{
+    cli::Check,
+    config::Config,
+    probe::{
+        facts::{ResolvedFacts, resolve_files},
+        forecast,
+    },
+    run::{
+        start::{self, missing_required},
+        stdout::print_all,
+    },
+};
+use needs::Need;
+use report::{Program, Report, render};
+
+/// Runs; returns the exit code: 0, or 3 with a required hook missing.
+///
+/// # Errors
+/// When nothing can be loaded at all, or the BTF cannot be read.
+pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
+    let report = match &options.btf {
+        Some(path) => of_btf(path, &options.btf_module)?,
+        None => live(options, config)?,
+    };
+    if options.json {
+        print_all(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else {
+        print_all(&render(&report))?;
+    }
+    Ok(if report.ok { 0 } else { 3 })
+}
+
+/// Of the running kernel: loaded, attached, probed.
+fn live(options: &Check, config: &Config) -> anyhow::Result<Report> {
+    let attached = start::attach(config)?;
+    let resolved = &attached.resolved;
+    let states = attached.probe.states.clone();
+    let mut report = Report::new("live", resolved, states);
+    report.needs = needs::live(Path::new("/sys"), Path::new("/proc"), resolved);
+    if options.verbose {
+        let loaded: Vec<_> = aya::programs::loaded_programs().flatten().collect();
+        for (hook, id) in &attached.probe.programs {
+            let info = loaded.iter().find(|info| info.id() == *id);
+            report.programs.push(Program {
+                hook: hook.clone(),
+                program: info
+                    .and_then(|info| info.name_as_str())
+                    .unwrap_or_default()
+                    .to_owned(),
+                verified_instructions: info.and_then(|info| info.verified_instruction_count()),
+            });
+        }
+    }
+    Ok(report)
+}
+
+/// Of a kernel that is not running.
+fn of_btf(path: &Path, modules: &[(String, PathBuf)]) -> anyhow::Result<Report> {
+    let resolved = resolve_files(path, modules).map_err(|why| anyhow!(why))?;
+    let mut report = Report::new("btf", &resolved, forecast(&resolved));
+    report.needs = needs::of_btf(&resolved);
+    report.notes.push(
+        "likely = all that BTF tells is there; whether it attaches, only the running kernel tells"
+            .to_owned(),
+    );
+    Ok(report)
+}
+
+impl Report {
+    fn new(
+        source: &'static str,
+        resolved: &ResolvedFacts,
+        states: Vec<crate::event::HookState>,
+    ) -> Self {
+        let missing = missing_required(&states);
+        Report {
+            schema: 1,
+            source,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: resolved.kernel.clone(),
+            arch: resolved.arch,
+            hooks: report::rows(states),
+            facts: report::facts(resolved),
+            traits: resolved.traits.clone(),
+            missing_facts: resolved
+                .missing
+                .iter()
+                .filter(|fact| fact.replaced_by.is_none())
+                .map(|fact| format!("{}: {}", fact.name, fact.why))
+                .collect(),
+            needs: Vec::<Need>::new(),
+            programs: Vec::new(),
+            notes: resolved.notes.clone(),
+            ok: missing.is_empty(),
+        }
+    }
+}

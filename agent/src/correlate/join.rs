@@ -1,13 +1,13 @@
 //! Ties a failed sync to what failed below it. In: the sync, what is
 //! remembered, the disks under its file system. Out: a [`Join`] that says how
 //! it was tied and to which requests. A request of another file is never tied,
-//! nor one of another device.
+//! nor one of another device. All times are of one clock, and a completion is
+//! stamped before its bios end, so that no slack is needed: what completed after
+//! the sync's exit did not make it fail.
 
 use super::memory::Memory;
 use crate::event::{FileId, RequestEvent, SyncEvent, WbErrEvent};
 
-/// Clocks of completion and exit are read in different places: slack at the edges.
-const EDGE_NS: u64 = 5_000_000;
 /// A failed journal write explains failures of its file system for this long
 /// (until the operator acts it stays aborted, but proof fades).
 const JOURNAL_NS: u64 = 60_000_000_000;
@@ -71,7 +71,7 @@ pub(crate) fn join_failed(sync: &SyncEvent, s_dev: u32, disks: &[u32], memory: &
             .contains(&-sync.ret);
         let journal = memory.failed_fileless().filter(|request| {
             request.is_metadata_of(s_dev)
-                && request.complete_ns <= sync.exit_ns + EDGE_NS
+                && request.complete_ns <= sync.exit_ns
                 && (is_aborted || request.complete_ns + JOURNAL_NS >= sync.enter_ns)
         });
         if let Some(mut join) = tied(How::Journal, journal) {
@@ -117,30 +117,62 @@ pub(crate) fn join_failed(sync: &SyncEvent, s_dev: u32, disks: &[u32], memory: &
 fn join_by_file(sync: &SyncEvent, file: &FileId, memory: &Memory) -> Option<Join> {
     // No room and a broken medium are told apart; other errnos become one another.
     let is_no_space = -sync.ret == i64::from(libc::ENOSPC);
+    let epoch = Epoch::of(sync, file, memory);
     let before_exit = || {
         memory.failed_of(file).filter(|request| {
-            request.complete_ns <= sync.exit_ns + EDGE_NS
+            request.complete_ns <= sync.exit_ns
                 && request.op != "read"
                 && (request.errno == libc::ENOSPC) == is_no_space
         })
     };
-    if let Some(join) = tied(
-        How::During,
-        before_exit().filter(|request| is_during(request, sync)),
-    ) {
+    let of_epoch = || before_exit().filter(|request| epoch.holds(request));
+    let during = of_epoch().filter(|request| is_during(request, sync));
+    if let Some(join) = tied(How::During, during) {
         return Some(join);
     }
-    let last = before_exit().last()?;
-    let wb_err = wb_err_of(sync, file, memory);
-    let failed_ns = wb_err.map_or(last.complete_ns, |wb_err| wb_err.time_ns);
-    let by_errseq = wb_err.is_some() && sync.told_errseq != 0;
-    // Requests of the told epoch: those up to its writeback error.
-    let of_epoch = before_exit().filter(|request| request.complete_ns <= failed_ns + EDGE_NS);
+    let first = of_epoch().next().or_else(|| before_exit().next())?;
     let how = How::Late {
-        by_ns: sync.enter_ns.saturating_sub(failed_ns),
-        by_errseq,
+        by_ns: sync.enter_ns.saturating_sub(first.complete_ns),
+        by_errseq: epoch.is_known && sync.told_errseq != 0,
     };
-    tied(how.clone(), of_epoch).or_else(|| tied(how, before_exit()))
+    tied(how.clone(), of_epoch()).or_else(|| tied(how, before_exit()))
+}
+
+/// The errseq value that the sync was told: which failures it stands for. All of
+/// them since somebody was told of the value before.
+#[derive(Default)]
+struct Epoch {
+    is_known: bool,
+    /// When the last error of the epoch before was met.
+    after_ns: u64,
+    /// When the last error of this one was met, if one of the next is known; else
+    /// errors of this one may be missing, since a storm of them is told once.
+    until_ns: Option<u64>,
+}
+
+impl Epoch {
+    fn of(sync: &SyncEvent, file: &FileId, memory: &Memory) -> Self {
+        let Some(last) = wb_err_of(sync, file, memory) else {
+            return Self::default();
+        };
+        let others = || {
+            let all = memory.wb_errs_of(file);
+            all.filter(|wb_err| !is_same_epoch(wb_err.errseq, last.errseq))
+        };
+        let before = others().filter(|wb_err| wb_err.time_ns < last.time_ns);
+        let is_over = others().any(|wb_err| wb_err.time_ns > last.time_ns);
+        Self {
+            is_known: true,
+            after_ns: before.map(|wb_err| wb_err.time_ns).max().unwrap_or(0),
+            until_ns: is_over.then_some(last.time_ns),
+        }
+    }
+
+    /// A request completes before the error is met that it leads to.
+    fn holds(&self, request: &RequestEvent) -> bool {
+        let at_ns = request.complete_ns;
+        at_ns > self.after_ns && self.until_ns.is_none_or(|until_ns| at_ns <= until_ns)
+    }
 }
 
 fn wb_err_of<'a>(sync: &SyncEvent, file: &FileId, memory: &'a Memory) -> Option<&'a WbErrEvent> {
@@ -149,7 +181,7 @@ fn wb_err_of<'a>(sync: &SyncEvent, file: &FileId, memory: &'a Memory) -> Option<
     }
     let mut before = memory
         .wb_errs_of(file)
-        .filter(|wb_err| wb_err.time_ns <= sync.exit_ns + EDGE_NS)
+        .filter(|wb_err| wb_err.time_ns <= sync.exit_ns)
         .rev();
     if sync.told_errseq == 0 {
         return before.next();
@@ -165,7 +197,7 @@ pub(crate) fn is_same_epoch(left: u32, right: u32) -> bool {
 }
 
 fn is_during(request: &RequestEvent, sync: &SyncEvent) -> bool {
-    request.complete_ns + EDGE_NS >= sync.enter_ns && request.complete_ns <= sync.exit_ns + EDGE_NS
+    request.complete_ns >= sync.enter_ns && request.complete_ns <= sync.exit_ns
 }
 
 fn tied<'a>(how: How, requests: impl Iterator<Item = &'a RequestEvent>) -> Option<Join> {
@@ -248,7 +280,7 @@ mod tests {
         assert_eq!(
             how(&sync(), std::slice::from_ref(&early), &[wb_err]),
             How::Late {
-                by_ns: 37_000_000_000,
+                by_ns: 37_001_000_000,
                 by_errseq: true
             }
         );
@@ -258,6 +290,56 @@ mod tests {
                 by_ns: 37_001_000_000,
                 by_errseq: false
             }
+        );
+    }
+
+    #[test]
+    fn each_sync_is_told_of_the_failures_since_the_last_one_that_was() {
+        let wb_err = |time_ns, errseq| WbErrEvent {
+            time_ns,
+            file: FILE,
+            errseq,
+            errno: 5,
+            ..WbErrEvent::default()
+        };
+        let mut memory = Memory::new();
+        for (sector, time_ns) in [
+            (1, 97_000_000_000),
+            (2, 98_000_000_000),
+            (3, 100_020_000_000),
+        ] {
+            memory.remember_request(&RequestEvent {
+                sector: Some(sector),
+                ..request(time_ns, FILE)
+            });
+        }
+        // The second failure finds the first one not yet told, the third one told.
+        memory.remember_wb_err(&wb_err(97_000_100_000, 0x2005));
+        memory.remember_wb_err(&wb_err(98_000_100_000, 0x2005));
+        memory.remember_wb_err(&wb_err(100_020_100_000, 0x4005));
+        let first = join_failed(&sync(), 7, &[70], &memory);
+        let sectors = |join: &Join| -> Vec<u64> {
+            let listed = join.requests.iter();
+            listed.filter_map(|request| request.sector).collect()
+        };
+        let late = |by_ns| How::Late {
+            by_ns,
+            by_errseq: true,
+        };
+        assert_eq!(
+            (&first.how, sectors(&first)),
+            (&late(3_000_000_000), vec![1, 2])
+        );
+        let second = SyncEvent {
+            enter_ns: 103_020_000_000,
+            exit_ns: 103_021_000_000,
+            told_errseq: 0x4005,
+            ..sync()
+        };
+        let second = join_failed(&second, 7, &[70], &memory);
+        assert_eq!(
+            (&second.how, sectors(&second)),
+            (&late(3_000_000_000), vec![3])
         );
     }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 
 pub use control::{Command, Control};
 pub use device::LoopDev;
@@ -43,7 +44,8 @@ use crate::proc;
 pub const SUBCOMMAND: &str = "__faultdisk";
 
 /// The file system on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FsKind {
     /// ext4, its metadata and journal packed at the front.
     Ext4,

@@ -1,0 +1,127 @@
+//! What is done to a disk in a virtual machine, one cell of the matrix each:
+//! its name, what it needs of the machine, which cells may share a boot. Pure.
+//! How each is done is the init's affair, what is expected of it `expect`'s.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A fault. In the order in which those of one boot are run.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Nothing is done, and nothing may be said
+    Healthy,
+    /// A write fails while a sync waits for it
+    WriteError,
+    /// A write fails in the kernel's own writeback; a later sync is told
+    LateError,
+    /// The disk's cache flush fails
+    FlushError,
+    /// The device holds a write for seconds; the sync is told of in flight
+    Stall,
+    /// The file system is full
+    NoSpace,
+    /// The controller is reset while it holds writes
+    Reset,
+    /// The journal or log cannot be written: read-only, or shut down
+    JournalError,
+    /// A command times out and is aborted and tried again
+    Timeout,
+    /// The device goes away
+    Removed,
+}
+
+impl Fault {
+    /// All, in their order.
+    pub fn all() -> &'static [Fault] {
+        Fault::value_variants()
+    }
+
+    /// As it is typed, and named in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Healthy => "healthy",
+            Fault::WriteError => "write-error",
+            Fault::LateError => "late-error",
+            Fault::FlushError => "flush-error",
+            Fault::Stall => "stall",
+            Fault::NoSpace => "no-space",
+            Fault::Reset => "reset",
+            Fault::JournalError => "journal-error",
+            Fault::Timeout => "timeout",
+            Fault::Removed => "removed",
+        }
+    }
+
+    /// After it nothing else can be tried in the same boot.
+    pub fn is_fatal(self) -> bool {
+        matches!(self, Fault::Timeout | Fault::Removed)
+    }
+
+    /// How long it may take at most on a slow, emulated machine; a guest that
+    /// says nothing for longer is hung.
+    pub fn limit_s(self) -> u64 {
+        match self {
+            Fault::LateError | Fault::Reset => 120,
+            Fault::Timeout => 240,
+            Fault::Removed => 120,
+            _ => 90,
+        }
+    }
+}
+
+/// Which of these faults go into which boot: as few boots as possible, a fatal
+/// one last in each.
+pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
+    let mut faults = faults.to_vec();
+    faults.sort();
+    faults.dedup();
+    let (fatal, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_fatal());
+    let mut boots: Vec<Vec<Fault>> = fatal.into_iter().map(|fault| vec![fault]).collect();
+    if boots.is_empty() && !others.is_empty() {
+        boots.push(Vec::new());
+    }
+    // The last boot's fatal one, a removal, takes the least time.
+    if let Some(last) = boots.last_mut() {
+        last.splice(0..0, others);
+    }
+    boots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_are_typed() {
+        for fault in Fault::all() {
+            let typed = fault.to_possible_value().unwrap();
+            assert_eq!(typed.get_name(), fault.name());
+            assert_eq!(
+                serde_json::to_value(fault).unwrap(),
+                serde_json::Value::from(fault.name())
+            );
+        }
+    }
+
+    #[test]
+    fn a_fatal_fault_is_the_last_of_its_boot() {
+        let boots = deal_boots(Fault::all());
+        assert_eq!(boots.len(), 2);
+        assert_eq!(boots[0], [Fault::Timeout]);
+        assert_eq!(boots[1].len(), Fault::all().len() - 1);
+        for boot in &boots {
+            let (_, before) = boot.split_last().unwrap();
+            assert!(before.iter().all(|fault| !fault.is_fatal()));
+        }
+    }
+
+    #[test]
+    fn faults_that_kill_nothing_share_one_boot_in_order() {
+        let boots = deal_boots(&[Fault::FlushError, Fault::Healthy, Fault::Healthy]);
+        assert_eq!(boots, [vec![Fault::Healthy, Fault::FlushError]]);
+        assert_eq!(deal_boots(&[]), Vec::<Vec<Fault>>::new());
+    }
+}

@@ -440,7 +440,7 @@ pub struct BrokerLogEvent {
 pub struct HookState {
     /// Name, as in `hooks::TABLE`.
     pub name: String,
-    /// attached, unproven, failed, absent
+    /// attached, unproven, waiting (for its driver), failed, absent
     pub state: String,
     /// fexit, tracepoint, raw_tracepoint, …; empty if not attached.
     pub form: String,

@@ -103,7 +103,7 @@ impl World {
     pub(crate) fn sees_journal(&self) -> bool {
         self.hooks.values().any(|hook| {
             (hook.name.starts_with("jbd2") || hook.name.starts_with("xfs_log"))
-                && !matches!(hook.state.as_str(), "failed" | "absent")
+                && matches!(hook.state.as_str(), "attached" | "unproven")
         })
     }
 

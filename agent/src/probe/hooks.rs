@@ -37,6 +37,9 @@ pub struct Hook {
     pub required: bool,
     /// What it tells.
     pub purpose: &'static str,
+    /// The module whose events it uses, which may be loaded later; empty: the
+    /// kernel's own.
+    pub driver: &'static str,
     /// What is lost without it.
     pub lost: &'static str,
     /// Ways to attach it, best first.
@@ -148,6 +151,7 @@ macro_rules! sync_hook {
             name: $call,
             required: $required,
             purpose: concat!("when ", $call, " begins and ends, its errno"),
+            driver: "",
             lost: $lost,
             forms: &[
                 Form {
@@ -191,11 +195,12 @@ macro_rules! sync_hook {
 }
 
 macro_rules! raw_hook {
-    ($name:literal, $purpose:literal, $lost:literal, $facts:expr) => {
+    ($driver:literal, $name:literal, $purpose:literal, $lost:literal, $facts:expr) => {
         Hook {
             name: $name,
             required: false,
             purpose: $purpose,
+            driver: $driver,
             lost: $lost,
             forms: &[Form {
                 name: "raw_tracepoint",
@@ -232,6 +237,7 @@ pub static TABLE: &[Hook] = &[
         name: "ext4_sync_file_enter",
         required: false,
         purpose: "which files a sync on ext4 reaches; syncs without a system call of their own",
+        driver: "ext4",
         lost: "files of syncs on ext4: path, partition, request; syncs by O_DSYNC, io_uring, AIO",
         forms: &[
             Form {
@@ -268,6 +274,7 @@ pub static TABLE: &[Hook] = &[
         name: "xfs_file_fsync",
         required: false,
         purpose: "which file a sync on xfs reaches",
+        driver: "xfs",
         lost: "files of syncs on xfs: path, partition, request",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -279,6 +286,7 @@ pub static TABLE: &[Hook] = &[
         name: "xfs_dir_fsync",
         required: false,
         purpose: "which directory a sync on xfs reaches",
+        driver: "xfs",
         lost: "directories of syncs on xfs while they hang",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -290,6 +298,7 @@ pub static TABLE: &[Hook] = &[
         name: "btrfs_sync_file",
         required: false,
         purpose: "which file a sync on btrfs reaches",
+        driver: "btrfs",
         lost: "files of syncs on btrfs: path, partition, request",
         forms: &[
             Form {
@@ -308,6 +317,7 @@ pub static TABLE: &[Hook] = &[
         name: "block_bio_queue",
         required: false,
         purpose: "who asks the device to flush its cache",
+        driver: "",
         lost: "who asked the device for a cache flush",
         forms: &[
             Form {
@@ -330,6 +340,7 @@ pub static TABLE: &[Hook] = &[
         name: "block_rq_complete",
         required: true,
         purpose: "how each request ends, when, and of which file it was",
+        driver: "",
         lost: "which request failed, on which sector, with which status",
         forms: &[
             Form {
@@ -351,6 +362,7 @@ pub static TABLE: &[Hook] = &[
         name: "block_rq_issue",
         required: true,
         purpose: "when each request goes to the device, where, how large",
+        driver: "",
         lost: "times of requests, and which are outstanding",
         forms: &[
             Form {
@@ -366,12 +378,14 @@ pub static TABLE: &[Hook] = &[
         ],
     },
     raw_hook!(
+        "",
         "block_rq_requeue",
         "requests that the driver sends again",
         "retries of a request by the driver",
         &["arg_requeue_rq"]
     ),
     raw_hook!(
+        "nvme_core",
         "nvme_complete_rq",
         "status and retries that an NVMe controller gives",
         "status and retries that an NVMe controller gave, beside the kernel's own status",
@@ -386,6 +400,7 @@ pub static TABLE: &[Hook] = &[
         name: "jbd2_commit",
         required: false,
         purpose: "commits of ext4's journal, by phase",
+        driver: "jbd2",
         lost: "which journal commit a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -414,6 +429,7 @@ pub static TABLE: &[Hook] = &[
         name: "jbd2_checkpoint",
         required: false,
         purpose: "checkpoints of ext4's journal",
+        driver: "jbd2",
         lost: "checkpoints of a full journal that a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -434,6 +450,7 @@ pub static TABLE: &[Hook] = &[
         name: "ext4_fc_commit",
         required: false,
         purpose: "fast commits of ext4",
+        driver: "ext4",
         lost: "fast commits that a slow sync waited for",
         forms: &[Form {
             name: "tracepoint",
@@ -451,6 +468,7 @@ pub static TABLE: &[Hook] = &[
         }],
     },
     raw_hook!(
+        "xfs",
         "xfs_log_force",
         "when a sync on xfs forces its log",
         "time that a slow sync on xfs waited for its log",
@@ -460,6 +478,7 @@ pub static TABLE: &[Hook] = &[
         name: "lock_contention",
         required: false,
         purpose: "sleeping locks that a sync waits for",
+        driver: "",
         lost: "locks that a slow sync waited for",
         forms: &[Form {
             name: "raw_tracepoint",
@@ -475,12 +494,14 @@ pub static TABLE: &[Hook] = &[
         }],
     },
     raw_hook!(
+        "",
         "filemap_set_wb_err",
         "whose data could not be written back, and why",
         "writeback that failed before any sync",
         WRITEBACK
     ),
     raw_hook!(
+        "",
         "file_check_and_advance_wb_err",
         "which caller is told of a failed writeback",
         "which caller was told of a writeback error",

@@ -19,6 +19,7 @@ use crate::{
     probe::{
         facts::ResolvedFacts,
         hooks::{Attach, Form, Hook, TABLE},
+        late::Late,
         maps::Maps,
         object::OBJECT,
         prepare::prepare,
@@ -50,6 +51,8 @@ pub struct Probe {
     pub programs: Vec<(String, u32)>,
     /// Keeps the programs attached.
     pub links: Vec<Box<dyn Any>>,
+    /// Hooks that wait for their driver.
+    pub late: Option<Late>,
     /// The programs' own messages, if asked for.
     pub logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
@@ -106,7 +109,14 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         programs,
         ..
     } = loader;
+    let states: Vec<HookState> = states;
     let (ring, mut maps) = Maps::take(&mut ebpf)?;
+    let waiting = TABLE
+        .iter()
+        .zip(&states)
+        .filter(|(_, state)| state.state == "waiting")
+        .map(|(hook, _)| hook)
+        .collect();
     maps.watched_since
         .set(0, &monotonic_ns(), 0)
         .context("set WATCHED_SINCE")?;
@@ -115,6 +125,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         states,
         programs,
         links,
+        late: Late::new(ebpf, facts, &options.avoid, waiting),
         logger,
     })
 }
@@ -126,18 +137,18 @@ fn span_min_ns(slow_ns: u64) -> u64 {
     (slow_ns / 100).clamp(100_000, 1_000_000)
 }
 
-struct Loader<'a> {
-    ebpf: Ebpf,
-    btf: Result<Btf, String>,
-    resolved: &'a ResolvedFacts,
-    avoid: &'a [String],
-    links: Vec<Box<dyn Any>>,
-    programs: Vec<(String, u32)>,
+pub(super) struct Loader<'a> {
+    pub ebpf: Ebpf,
+    pub btf: Result<Btf, String>,
+    pub resolved: &'a ResolvedFacts,
+    pub avoid: &'a [String],
+    pub links: Vec<Box<dyn Any>>,
+    pub programs: Vec<(String, u32)>,
 }
 
 impl Loader<'_> {
     /// Tries the forms of a hook in order.
-    fn attach(&mut self, hook: &Hook) -> HookState {
+    pub fn attach(&mut self, hook: &Hook) -> HookState {
         let mut state = HookState {
             name: hook.name.to_owned(),
             required: hook.required,
@@ -160,8 +171,25 @@ impl Loader<'_> {
             }
         }
         let absent = state.reason.contains("no such tracepoint");
+        let is_of_driver = !hook.driver.is_empty() && (absent || !self.has_events(hook));
+        if is_of_driver {
+            "waiting".clone_into(&mut state.state);
+            state.reason = format!("{} is not loaded; attached once it is", hook.driver);
+            return state;
+        }
         if absent { "absent" } else { "failed" }.clone_into(&mut state.state);
         state
+    }
+
+    /// Whether the kernel has any event of a hook now.
+    fn has_events(&self, hook: &Hook) -> bool {
+        let mut programs = hook.forms.iter().flat_map(|form| form.programs);
+        programs.any(|(_, attach)| match attach {
+            Attach::Tracepoint(_, event) | Attach::Raw(event) | Attach::Typed(event) => {
+                self.resolved.has_event(event)
+            }
+            Attach::Fentry(_) | Attach::Fexit(_) => true,
+        })
     }
 
     fn attach_form(&mut self, hook: &Hook, form: &Form) -> Result<(), String> {
@@ -270,6 +298,8 @@ fn explain(error: &ProgramError) -> String {
                     && !l.starts_with("processed ")
                     && !l.starts_with("verification time")
                     && !l.starts_with("stack depth")
+                    // A line a function, from 7.1 on or so.
+                    && !l.starts_with("subprog ")
             })
             .unwrap_or("")
             .to_owned();

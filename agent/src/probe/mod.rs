@@ -5,6 +5,7 @@ mod elf;
 pub mod facts;
 mod forecast;
 pub mod hooks;
+mod late;
 pub mod load;
 pub mod maps;
 mod object;
@@ -12,5 +13,6 @@ mod prepare;
 mod usage;
 
 pub use forecast::forecast;
+pub use late::{Arrived, Late};
 pub use load::{LoadOptions, Probe, attach};
 pub use usage::{recursion_misses, usage};

@@ -31,6 +31,7 @@ use crate::{
     ring::{RingWaker, drain},
     run::{
         asks,
+        drivers::Drivers,
         logs::Logs,
         namer::{Named, Namer},
         scan,
@@ -91,7 +92,7 @@ pub struct Live {
     is_told_none: bool,
     on_new_broker: Option<OnNewBroker>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    _links: Vec<Box<dyn std::any::Any>>,
+    drivers: Drivers,
 }
 
 /// Told whenever a broker was found, so that a short-lived one is not missed
@@ -157,7 +158,7 @@ impl Live {
             is_told_none: false,
             on_new_broker: None,
             logger: probe.logger,
-            _links: probe.links,
+            drivers: Drivers::new(probe.links, probe.late),
         };
         live.feed(Event::Start(Box::new(start)));
         for state in probe.states {
@@ -408,6 +409,7 @@ impl Live {
             self.feed_written();
             self.forget_ended();
             self.feed_losses();
+            self.look_for_drivers();
         } else if self.has_slow {
             // What the disk moves while a sync waits decides whether it hangs.
             self.feed_written();
@@ -421,6 +423,14 @@ impl Live {
         }
         self.feed(Event::Tick);
         self.ticks += 1;
+    }
+
+    fn look_for_drivers(&mut self) {
+        let (states, programs) = self.drivers.look();
+        self.shared.counts().programs.extend(programs);
+        for state in states {
+            self.feed(Event::Hook(state));
+        }
     }
 
     fn feed_written(&mut self) {

@@ -3,6 +3,7 @@
 
 mod asks;
 pub mod check;
+mod drivers;
 pub mod live;
 mod logs;
 mod namer;

@@ -211,37 +211,52 @@ pub const fn nvme_error_key(dev: u32, status: u16) -> u64 {
 /// Key of HEADS: the name of an NVMe disk (its first 16 bytes, NUL-padded, as two
 /// little-endian words) without the controller's number, so that the head nvme0n1
 /// and its paths nvme0c1n1 and nvme0c2n1 have one key; 0 for any other disk. Words
-/// and shifts only: on 5.10 no program may index its stack.
+/// and shifts only, and no loop: a program may not index its stack on 5.10, whose
+/// verifier also refuses a loop whose end falls into its beginning.
 #[inline(always)]
 pub const fn head_key(name: [u64; 2]) -> u64 {
     if name[0] as u32 != u32::from_le_bytes(*b"nvme") {
         return 0;
     }
-    let mut key = 0xcbf2_9ce4_8422_2325;
-    let mut is_controller = false;
-    let mut word = name[0] >> 32;
-    let mut at = 4;
-    while at < 16 {
-        if at == 8 {
-            word = name[1];
-        }
+    let step = HeadKey {
+        key: 0xcbf2_9ce4_8422_2325,
+        is_controller: false,
+    };
+    let step = step.next(name[0] >> 32).next(name[0] >> 40);
+    let step = step.next(name[0] >> 48).next(name[0] >> 56);
+    let step = step.next(name[1]).next(name[1] >> 8);
+    let step = step.next(name[1] >> 16).next(name[1] >> 24);
+    let step = step.next(name[1] >> 32).next(name[1] >> 40);
+    step.next(name[1] >> 48).next(name[1] >> 56).key
+}
+
+/// FNV-1a over what is not the controller's number.
+#[derive(Clone, Copy)]
+struct HeadKey {
+    key: u64,
+    is_controller: bool,
+}
+
+impl HeadKey {
+    #[inline(always)]
+    const fn next(self, word: u64) -> Self {
         let byte = word & 0xff;
-        word >>= 8;
-        at += 1;
-        if byte == 0 {
-            continue;
+        let is_controller = match byte as u8 {
+            b'c' => true,
+            b'n' => false,
+            _ => self.is_controller,
+        };
+        if byte == 0 || is_controller {
+            return HeadKey {
+                is_controller,
+                ..self
+            };
         }
-        if byte == b'c' as u64 {
-            is_controller = true;
-        } else if byte == b'n' as u64 {
-            is_controller = false;
-        }
-        if !is_controller {
-            // FNV-1a.
-            key = (key ^ byte).wrapping_mul(0x0100_0000_01b3);
+        HeadKey {
+            key: (self.key ^ byte).wrapping_mul(0x0100_0000_01b3),
+            is_controller,
         }
     }
-    key
 }
 
 /// The name of a disk as [`head_key`] takes it.

@@ -23,14 +23,14 @@ use fsyncscope_abi::{
 
 use crate::{
     hooks::{
-        report::{EMPTY, Report, report},
+        report::{begin, send},
         spans::request_span,
         sync::add,
     },
     kernel::{
         fact,
         page::owner_of,
-        read::{Addr, Mem, Probe, Typed},
+        read::{Addr, Mem, Probe, Typed, key_of},
         request::{dev_of_disk, disk_of, head_of},
     },
     maps::{
@@ -62,7 +62,7 @@ pub fn watched_disk<M: Mem>(rq: Addr) -> u32 {
 #[inline(always)]
 fn issued<M: Mem>(rq: Addr) {
     let now_epoch = epoch();
-    if let Some(state) = RQS.get_ptr_mut(&rq) {
+    if let Some(state) = RQS.get_ptr_mut(&key_of(rq)) {
         // SAFETY: a request is issued by one CPU at a time.
         let state = unsafe { &mut *state };
         if state.epoch == now_epoch {
@@ -128,7 +128,7 @@ fn first_issue<M: Mem>(rq: Addr, now_epoch: u16) {
     if state.dev != 0 {
         start::<M>(&mut state, rq);
     }
-    if RQS.insert(&rq, &state, u64::from(BPF_ANY)).is_err() && state.dev != 0 {
+    if RQS.insert(&key_of(rq), &state, u64::from(BPF_ANY)).is_err() && state.dev != 0 {
         lost(Loss::RqsFull);
     }
 }
@@ -183,14 +183,11 @@ fn is_told_failover(state: &RqState) -> bool {
 /// Sends the record of a request whose bios were stolen: it has no file.
 #[inline(never)]
 fn failed_over<M: Mem>(rq: Addr, state: &RqState, now: u64) {
-    report(&Report {
-        state: *state,
-        rq,
-        start_ns: started::<M>(rq),
-        now,
-        is_failover: 1,
-        ..EMPTY
-    });
+    if let Some(report) = begin(state, rq, now) {
+        report.start_ns = started::<M>(rq);
+        report.is_failover = 1;
+        send(report);
+    }
 }
 
 /// A request, or a part of it, is done.
@@ -199,7 +196,7 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
     if status == 0 && nr_bytes == 0 && is_waiter::<M>(rq) {
         return;
     }
-    let Some(state) = RQS.get_ptr_mut(&rq) else {
+    let Some(state) = RQS.get_ptr_mut(&key_of(rq)) else {
         let dev = watched_disk::<M>(rq);
         if dev != 0 {
             let state = RqState {
@@ -269,18 +266,15 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
     if status != 0 {
         state.told_start_ns = start_ns;
     }
-    if status != 0 || slow {
-        report(&Report {
-            state: *state,
-            rq,
-            first: bio,
-            start_ns,
-            now,
-            device_ns,
-            done_bytes: nr_bytes,
-            status,
-            ..EMPTY
-        });
+    if (status != 0 || slow)
+        && let Some(report) = begin(state, rq, now)
+    {
+        report.first = bio;
+        report.start_ns = start_ns;
+        report.device_ns = device_ns;
+        report.done_bytes = nr_bytes;
+        report.status = status;
+        send(report);
     }
     if status != 0 || is_done {
         let queued = start_ns != 0 && start_ns < state.issue_ns;
@@ -358,29 +352,23 @@ fn unseen<M: Mem>(rq: Addr, known: &RqState, status: i32, nr_bytes: u32) {
         }
         return;
     }
-    let state = RqState {
-        issue_ns: 0,
-        sector: Probe::u64(rq, fact!(request_sector)),
-        nr_bytes: Probe::u32(rq, fact!(request_data_len)),
-        cmd_flags: Probe::u32(rq, fact!(request_cmd_flags)),
-        dev: known.dev,
-        nvme_status: known.nvme_status,
-        nvme_retries: known.nvme_retries,
-        ..RqState::default()
-    };
-    let first = Probe::u64(rq, fact!(request_bio));
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    request_span::<Probe>(&state, first, 0, now, status);
-    report(&Report {
-        state,
-        rq,
-        first,
-        now,
-        done_bytes: nr_bytes,
-        status,
-        ..EMPTY
-    });
+    let Some(report) = begin(known, rq, now) else {
+        return;
+    };
+    let state = &mut report.state;
+    state.issue_ns = 0;
+    state.sector = Probe::u64(rq, fact!(request_sector));
+    state.nr_bytes = Probe::u32(rq, fact!(request_data_len));
+    state.cmd_flags = Probe::u32(rq, fact!(request_cmd_flags));
+    state.pid_tgid = 0;
+    state.nr_requeue = 0;
+    report.first = Probe::u64(rq, fact!(request_bio));
+    report.done_bytes = nr_bytes;
+    report.status = status;
+    request_span::<Probe>(&report.state, report.first, 0, now, status);
+    send(report);
 }
 
 /// The status argument: errno as it is, blk_status_t as one byte.

@@ -23,6 +23,20 @@ pub trait Mem {
     fn u16(base: Addr, offset: u32) -> u16;
 }
 
+/// The same address, as a value of its own to the compiler. A map's key lies on the
+/// stack, and to verifiers before 6.14 what a helper has read there is no pointer any
+/// more: the compiler must not take a typed pointer back from a key.
+#[inline(always)]
+pub fn key_of(addr: Addr) -> Addr {
+    let key;
+    // SAFETY: a move. An empty text would give two lines of debug information to one
+    // instruction, which the kernel refuses.
+    unsafe {
+        core::arch::asm!("{0} = {1}", out(reg) key, in(reg) addr, options(nostack, nomem, pure));
+    }
+    key
+}
+
 /// Through `bpf_probe_read_kernel`.
 pub struct Probe;
 
@@ -43,6 +57,23 @@ pub fn probe<T: Copy + Default>(base: Addr, offset: u32) -> T {
         lost(Loss::ReadFault);
     }
     value
+}
+
+/// Reads bytes to where they shall lie; a fault is counted, and false.
+#[inline(always)]
+pub fn probe_into<const LEN: usize>(base: Addr, offset: u32, to: &mut [u8; LEN]) -> bool {
+    // SAFETY: the helper writes LEN bytes to `to` or fails.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            to.as_mut_ptr().cast(),
+            LEN as u32,
+            (base + u64::from(offset)) as *const _,
+        )
+    };
+    if failed != 0 {
+        lost(Loss::ReadFault);
+    }
+    failed == 0
 }
 
 impl Mem for Probe {

@@ -10,7 +10,7 @@ use fsyncscope_abi::{
 use crate::{
     kernel::{
         fact,
-        read::{Addr, Mem, Probe, probe},
+        read::{Addr, Mem, Probe, probe, probe_into},
     },
     maps::HEADS,
 };
@@ -28,13 +28,13 @@ pub fn disk_of<M: Mem>(rq: Addr) -> Addr {
     M::u64(q, fact!(request_queue_disk))
 }
 
-/// Name of a gendisk.
+/// Writes the name of a gendisk to ring memory.
 #[inline(always)]
-pub fn name_of_disk(disk: Addr) -> [u8; DISK_NAME_LEN] {
-    if disk == 0 || fact!(gendisk_disk_name) == UNKNOWN {
-        return [0; DISK_NAME_LEN];
+pub fn read_name_of_disk(disk: Addr, name: &mut [u8; DISK_NAME_LEN]) {
+    let is_known = disk != 0 && fact!(gendisk_disk_name) != UNKNOWN;
+    if !is_known || !probe_into(disk, fact!(gendisk_disk_name), name) {
+        *name = [0; DISK_NAME_LEN];
     }
-    probe(disk, fact!(gendisk_disk_name))
 }
 
 /// The disk as which a path of NVMe multipath counts, by its name: its number is

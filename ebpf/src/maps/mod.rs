@@ -44,7 +44,7 @@ pub static HEADS: HashMap<u64, u32> = HashMap::with_max_entries(256, 0);
 /// disk, status code type and code. Written by the NVMe hook, which makes keys for
 /// watched disks only; read by the agent. Full: `hist_full`.
 #[map]
-pub static NVME_ERRORS: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static NVME_ERRORS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
 
 /// Watched directories by inode → broker slot << 16 | root slot. Written by the agent.
 #[map]

@@ -151,7 +151,9 @@ fn details(state: &HookState) -> Vec<String> {
             reason.to_owned()
         }
     }));
-    if !is_attached {
+    if state.state == "waiting" {
+        lines.push("nothing is lost until then".to_owned());
+    } else if !is_attached {
         lines.push(format!("lost: {}", state.lost));
     } else if state.state == "unproven" {
         lines.push(unproven(&state.name).to_owned());
@@ -163,7 +165,7 @@ fn details(state: &HookState) -> Vec<String> {
 
 fn legend(source: &str) -> &'static str {
     if source == "live" {
-        "\n* required. attached = proven by a sync of its own; unproven = attached, not yet seen to fire.\n"
+        "\n* required. attached = proven by a sync of its own; unproven = attached, not yet seen to fire; waiting = for its driver.\n"
     } else {
         "\n* required. likely = all that BTF tells is there; unknown = BTF at hand does not tell.\n"
     }
@@ -179,6 +181,8 @@ fn unproven(name: &str) -> &'static str {
         "unproven until the first writeback error"
     } else if name.starts_with("jbd2_") || name.starts_with("ext4_fc") {
         "unproven until a journal does so"
+    } else if name.starts_with("nvme_") {
+        "unproven until the first command"
     } else if name == "lock_contention" {
         "unproven until a sync waits for a lock"
     } else {

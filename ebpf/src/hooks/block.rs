@@ -28,7 +28,7 @@ use crate::{
         sync::add,
     },
     kernel::{
-        fact,
+        arg0_or_1, fact,
         page::owner_of,
         read::{Addr, Mem, Probe, Typed, key_of},
         request::{dev_of_disk, disk_of, head_of},
@@ -391,24 +391,14 @@ pub fn block_rq_issue_typed(ctx: BtfTracePointContext) -> i32 {
 /// Issue, raw.
 #[raw_tracepoint(tracepoint = "block_rq_issue")]
 pub fn block_rq_issue(ctx: RawTracePointContext) -> i32 {
-    let rq: u64 = if fact!(arg_issue_rq) == 1 {
-        ctx.arg(1)
-    } else {
-        ctx.arg(0)
-    };
-    issued::<Probe>(rq);
+    issued::<Probe>(arg0_or_1(&ctx, fact!(arg_issue_rq) == 1));
     0
 }
 
 /// Requeue.
 #[raw_tracepoint(tracepoint = "block_rq_requeue")]
 pub fn block_rq_requeue(ctx: RawTracePointContext) -> i32 {
-    let rq: u64 = if fact!(arg_requeue_rq) == 1 {
-        ctx.arg(1)
-    } else {
-        ctx.arg(0)
-    };
-    requeued(rq);
+    requeued(arg0_or_1(&ctx, fact!(arg_requeue_rq) == 1));
     0
 }
 

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use crate::{
     hooks::files::open_sync,
     kernel::{
-        fact,
+        arg0_or_1, fact,
         read::{Addr, Mem, Probe, Typed},
     },
 };
@@ -44,11 +44,6 @@ pub fn block_bio_queue_typed(ctx: BtfTracePointContext) -> i32 {
 /// Raw form, position from BTF.
 #[raw_tracepoint(tracepoint = "block_bio_queue")]
 pub fn block_bio_queue(ctx: RawTracePointContext) -> i32 {
-    let bio: u64 = if fact!(arg_bio_queue_bio) == 1 {
-        ctx.arg(1)
-    } else {
-        ctx.arg(0)
-    };
-    queued::<Probe>(bio);
+    queued::<Probe>(arg0_or_1(&ctx, fact!(arg_bio_queue_bio) == 1));
     0
 }

@@ -58,6 +58,8 @@ pub struct Report {
     pub(super) bio: Addr,
     pub(super) inode: Addr,
     pub(super) key: InodeKey,
+    /// Failed requests of that file so far.
+    pub(super) nr_errors: u64,
     pub(super) rdev: u32,
     pub(super) source: u8,
     pub(super) any: u8,
@@ -147,7 +149,9 @@ extern "C" fn fsyncscope_walk(_: u64) -> i32 {
         report.key = owner.key;
         report.rdev = owner.rdev;
         report.source = owner.source;
-        fsyncscope_file(0);
+        if fsyncscope_file(0) != 0 {
+            fsyncscope_emit(report.nr_errors);
+        }
         report.any = 1;
     }
     if owner.key.s_dev != 0
@@ -159,7 +163,8 @@ extern "C" fn fsyncscope_walk(_: u64) -> i32 {
     i32::from(report.bio == 0)
 }
 
-/// Counts the request for one file of it, and sends its record.
+/// Counts the request for one file of it; 1 if its record is to be sent. It does not
+/// send it itself: a chain of calls has 512 bytes of stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fsyncscope_file(_: u64) -> i32 {
@@ -198,7 +203,8 @@ extern "C" fn fsyncscope_file(_: u64) -> i32 {
             return 0;
         }
     }
-    fsyncscope_emit(nr_errors)
+    report.nr_errors = nr_errors;
+    1
 }
 
 /// Sends the record.

@@ -5,13 +5,15 @@
 //! demand and keeps the known truth; `broker` is a real Kafka; `writer` is a
 //! stand-in with the same files, syscalls and log lines; `campaign` is a load of
 //! every kind of sync that records what its callers saw; `guest` is the inside of
-//! a virtual machine with another kernel; `metrics` reads what an exporter serves.
-//! Nothing of the agent is in here, and the agent knows nothing of this crate.
+//! a virtual machine with another kernel; `incident` and `metrics` read what the
+//! agent prints and serves. Nothing of the agent is in here, and the agent knows
+//! nothing of this crate.
 
 pub mod broker;
 pub mod campaign;
 pub mod faultdisk;
 pub mod guest;
+pub mod incident;
 pub mod lab;
 pub mod metrics;
 pub mod proc;

@@ -16,12 +16,12 @@ mod tidy;
 mod dist;
 mod bench;
 mod demo;
-mod incident;
 mod truth;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use fsyncscope_tests::incident;
 
 fn main() -> ExitCode {
     // The lab starts its disk servers by running this binary again.

@@ -2,8 +2,21 @@
 //! the cells, and what it says to the host and hears from it.
 //!
 //! `fault` lists what is done to a disk, `protocol` are the lines both ways,
-//! `base64` carries files in them. The host's side is in xtask.
+//! `base64` carries files in them, `host` is the guest's end of the line.
+//! `init` is process 1, `system` what it owes the machine, `cells` runs the plan,
+//! `watch` is the agent over a writer, `make` makes the faults, `journal` finds
+//! where one goes. `expect` says what must be told of them, `gaps` what cannot.
+//! The host's side is in xtask.
 
 pub mod base64;
+pub mod cells;
+pub mod expect;
 pub mod fault;
+pub mod gaps;
+pub mod host;
+pub mod init;
+pub mod journal;
+pub mod make;
 pub mod protocol;
+pub mod system;
+pub mod watch;

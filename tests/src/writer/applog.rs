@@ -120,13 +120,26 @@ impl AppLog {
     }
 }
 
-/// The C library's text, as the JVM prints it.
+/// The text of glibc, as a JVM prints it. Our own C library may be another one,
+/// whose texts differ.
 fn errno_text(err: &io::Error) -> String {
-    let text = err.to_string();
-    match text.split_once(" (os error") {
-        Some((text, _)) => text.to_owned(),
-        None => text,
-    }
+    let text = match err.raw_os_error() {
+        Some(libc::EIO) => "Input/output error",
+        Some(libc::ENODATA) => "No data available",
+        Some(libc::ENODEV) => "No such device",
+        Some(libc::ENOSPC) => "No space left on device",
+        Some(libc::EROFS) => "Read-only file system",
+        Some(libc::EUCLEAN) => "Structure needs cleaning",
+        Some(libc::ESHUTDOWN) => "Cannot send after transport endpoint shutdown",
+        _ => {
+            let text = err.to_string();
+            return match text.split_once(" (os error") {
+                Some((text, _)) => text.to_owned(),
+                None => text,
+            };
+        }
+    };
+    text.to_owned()
 }
 
 /// `yyyy-MM-dd HH:mm:ss,SSS` in the host's zone, as log4j prints it.

@@ -69,6 +69,19 @@ pub struct WriterConfig {
     pub checkpoint_ms: u64,
     /// Calls that Kafka never makes.
     pub extra: ExtraSyncs,
+    /// Once, a segment stays unsynced for a while, as all do without flush
+    /// settings.
+    #[serde(default)]
+    pub pause: Option<Pause>,
+}
+
+/// A time between an append and its sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The flushes before.
+    pub after_flushes: u64,
+    /// How long.
+    pub ms: u64,
 }
 
 impl WriterConfig {
@@ -91,6 +104,7 @@ impl WriterConfig {
             hold_before_first_sync_ms: 3000,
             checkpoint_ms: 5000,
             extra: ExtraSyncs::default(),
+            pause: None,
         }
     }
 

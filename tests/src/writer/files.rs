@@ -74,11 +74,13 @@ impl Partition {
         })
     }
 
-    /// Appends one record and flushes, as `log.flush.interval.messages=1` does.
+    /// Appends one record and flushes, as `log.flush.interval.messages=1` does;
+    /// what is to happen between the two is `between`.
     pub(super) fn append_and_flush(
         &mut self,
         config: &WriterConfig,
         syncer: &Syncer,
+        between: impl FnOnce(),
     ) -> Result<(), Failure> {
         self.append(config).map_err(Failure::Append)?;
         self.index.put(self.offset * 8, &self.offset.to_be_bytes());
@@ -87,6 +89,7 @@ impl Partition {
         self.timeindex.put(self.offset * 12, &entry);
         // Kafka's "offset N (exclusive)" counts the record at hand.
         self.offset += 1;
+        between();
         if !self.is_dir_synced {
             // Of a new segment, the name has to last as well.
             let dir = File::open(&self.dir).map_err(Failure::FlushLog)?;

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 pub use bystander::{BYSTANDER_SUBCOMMAND, Bystander, bystander_main};
-pub use config::{ExtraSyncs, SyncCall, WriterConfig};
+pub use config::{ExtraSyncs, Pause, SyncCall, WriterConfig};
 pub use run::serve_main;
 pub use sync::{Calls, Counts};
 

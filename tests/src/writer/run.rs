@@ -246,7 +246,9 @@ fn handle_requests(shared: &Shared, partitions: &mut Vec<Partition>, start: Inst
             }
         }
         let count = partitions.len();
-        flush_one(shared, &mut partitions[turn % count]);
+        let pause = config.pause.filter(|pause| pause.after_flushes == nth);
+        let pause = pause.map(|pause| Duration::from_millis(pause.ms));
+        flush_one(shared, &mut partitions[turn % count], pause);
         turn += 1;
         shared.progress.add_one();
     }
@@ -264,9 +266,14 @@ fn sleep_until(due: Instant, shared: &Shared) -> bool {
     false
 }
 
-fn flush_one(shared: &Shared, partition: &mut Partition) {
+fn flush_one(shared: &Shared, partition: &mut Partition, pause: Option<Duration>) {
     let config = &shared.config;
-    let outcome = partition.append_and_flush(config, &shared.syncer);
+    let between = || {
+        if let Some(pause) = pause {
+            sleep_until(Instant::now() + pause, shared);
+        }
+    };
+    let outcome = partition.append_and_flush(config, &shared.syncer, between);
     let name = &partition.name;
     let dir = &config.log_dirs[partition.log_dir];
     match outcome {

@@ -84,6 +84,7 @@ pub fn incident(verdict: &str, cause: &str) -> Incident {
         device: Some(Device {
             disk: "loop3".into(),
             backing_file: None,
+            ..Device::default()
         }),
         ..Incident::default()
     }

@@ -1,6 +1,13 @@
-//! The incident as a reader of docs/OUTPUT.md knows it, for `demo` and `truth`.
-//! Deliberately not the agent's own types: both read the contract, as a user's
-//! program would, and take only the fields that they compare or print.
+//! The incident as a reader of docs/OUTPUT.md knows it, for `demo`, `truth` and
+//! the virtual machines. Deliberately not the agent's own types: all read the
+//! contract, as a user's program would, and take only the fields that they
+//! compare or print. Their meaning is in docs/OUTPUT.md.
+#![allow(
+    missing_docs,
+    reason = "the fields are those of docs/OUTPUT.md, which says what each means"
+)]
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
@@ -22,6 +29,7 @@ pub struct Incident {
     pub operations: Vec<Operation>,
     pub device: Option<Device>,
     pub neighbours: Vec<Neighbour>,
+    pub lost: BTreeMap<String, u64>,
     pub totals: Totals,
 }
 
@@ -168,7 +176,19 @@ pub struct Request {
     pub status: Option<String>,
     pub errno: Option<String>,
     pub path: Option<String>,
+    pub nvme: Option<Nvme>,
     pub in_flight: bool,
+}
+
+/// The controller's own answer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Nvme {
+    pub sct: u8,
+    pub sc: u8,
+    pub dnr: bool,
+    pub retries: u32,
+    pub text: String,
 }
 
 /// The device.
@@ -176,6 +196,7 @@ pub struct Request {
 #[serde(default)]
 pub struct Device {
     pub disk: String,
+    pub serial: Option<String>,
     pub backing_file: Option<String>,
 }
 

@@ -1,0 +1,443 @@
+//! What must be said of each fault, held against what was said. In: the known
+//! truth of a cell and the agent's incidents. Out: assertions. Pure: the guest
+//! collects, the tests make up.
+
+use std::collections::BTreeMap;
+
+use super::fault::Fault;
+use super::gaps;
+use super::protocol::{Assertion, Outcome};
+use crate::faultdisk::{FsKind, Op, TruthRequest};
+use crate::incident::{Incident, Request, Sync};
+
+/// An incident.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// As first printed.
+    pub first: Incident,
+    /// As last printed.
+    pub last: Incident,
+    /// The line of the last.
+    pub last_line: String,
+    /// A sync of it was in flight in one of its versions.
+    pub was_in_flight: bool,
+}
+
+/// All that is known of a cell when it is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// What was done.
+    pub fault: Fault,
+    /// On which file system.
+    pub fs: FsKind,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// The disk as the user knows it.
+    pub disk: String,
+    /// Its serial number.
+    pub serial: String,
+    /// The writer.
+    pub writer_pid: u32,
+    /// The segment that was hit.
+    pub victim: String,
+    /// The errnos that the writer printed, by name.
+    pub caller_errnos: Vec<String>,
+    /// What the disk did to requests.
+    pub truth: Vec<TruthRequest>,
+    /// What was said.
+    pub told: Vec<Told>,
+    /// Required hooks that are not there.
+    pub missing_hooks: Vec<String>,
+    /// Events that the agent says it lost, by the time of the cell's end.
+    pub lost: BTreeMap<String, u64>,
+}
+
+/// The answer that each fault must get.
+struct Wanted {
+    verdict: &'static str,
+    cause: &'static str,
+    /// What else may be said, since it is true as well.
+    also: &'static [&'static str],
+}
+
+fn wanted(fault: Fault) -> Option<Wanted> {
+    let (verdict, cause, also): (_, _, &[_]) = match fault {
+        Fault::Healthy => return None,
+        Fault::WriteError | Fault::LateError => ("CONFIRMED", "device-error", &[]),
+        // The journal's own flush may be the first that fails.
+        Fault::FlushError => ("CONFIRMED", "device-error", &["journal"]),
+        Fault::Stall => ("STALLED", "device-stall", &[]),
+        Fault::NoSpace => ("CONFIRMED", "no-space", &[]),
+        // To the sync, a reset is a device that holds its write.
+        Fault::Reset => ("STALLED", "device-stall", &["device-reset"]),
+        Fault::JournalError => ("CONFIRMED", "journal", &["read-only"]),
+        Fault::Timeout => (
+            "CONFIRMED",
+            "device-error",
+            &["device-timeout", "device-stall", "journal"],
+        ),
+        Fault::Removed => ("CONFIRMED", "device-gone", &["journal", "device-error"]),
+    };
+    Some(Wanted {
+        verdict,
+        cause,
+        also,
+    })
+}
+
+/// The incident that answers the fault, once it is there.
+pub fn find_answer(fault: Fault, told: &[Told]) -> Option<&Told> {
+    let wanted = wanted(fault)?;
+    let is_answer = |told: &&Told| {
+        told.last.verdict == wanted.verdict && told.last.cause.as_deref() == Some(wanted.cause)
+    };
+    told.iter().find(is_answer)
+}
+
+/// Whether the answer says all that the cell waits for.
+pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
+    let Some(answer) = find_answer(fault, told) else {
+        return false;
+    };
+    let syncs = &answer.last.syncs;
+    match fault {
+        Fault::Healthy => true,
+        Fault::Stall | Fault::Reset => {
+            answer.was_in_flight && syncs.iter().all(|sync| !sync.in_flight)
+        }
+        Fault::LateError => syncs.iter().any(|sync| sync.told_late_by_ns.is_some()),
+        Fault::FlushError | Fault::JournalError | Fault::Timeout | Fault::Removed => {
+            syncs.iter().any(|sync| sync.errno.is_some())
+        }
+        Fault::WriteError => !answer.last.log_events.is_empty(),
+        Fault::NoSpace => !answer.last.log_events.is_empty(),
+    }
+}
+
+/// See the module's comment.
+pub fn compare(evidence: &Evidence) -> Vec<Assertion> {
+    let mut sheet = Sheet {
+        evidence,
+        rows: Vec::new(),
+    };
+    sheet.check_nothing_false();
+    sheet.is(
+        "hooks",
+        "all required",
+        &list(&evidence.missing_hooks, "all required"),
+    );
+    sheet.is("loss", "none", &show_lost(&evidence.lost));
+    if let Some(wanted) = wanted(evidence.fault) {
+        sheet.check_answer(&wanted);
+    }
+    sheet.rows
+}
+
+/// How a cell with these assertions ended, and why, in one line.
+pub fn conclude(asserts: &[Assertion]) -> (Outcome, String) {
+    let failed = || asserts.iter().filter(|assert| !assert.passed);
+    let hard: Vec<String> = failed()
+        .filter(|assert| assert.gap.is_none())
+        .map(|assert| {
+            format!(
+                "{}: {} instead of {}",
+                assert.name, assert.got, assert.wanted
+            )
+        })
+        .collect();
+    if !hard.is_empty() {
+        return (Outcome::Failed, hard.join("; "));
+    }
+    let mut reasons: Vec<&str> = failed()
+        .filter_map(|assert| assert.gap.as_deref())
+        .collect();
+    reasons.dedup();
+    match reasons.is_empty() {
+        true => (Outcome::Passed, String::new()),
+        false => (Outcome::ExpectedGap, reasons.join("; ")),
+    }
+}
+
+struct Sheet<'a> {
+    evidence: &'a Evidence,
+    rows: Vec<Assertion>,
+}
+
+impl Sheet<'_> {
+    /// The two texts are the same.
+    fn is(&mut self, name: &str, wanted: &str, got: &str) {
+        self.put(name, wanted == got, wanted, got);
+    }
+
+    fn put(&mut self, name: &str, passed: bool, wanted: &str, got: &str) {
+        let gap = match passed {
+            true => None,
+            false => gaps::reason(self.evidence, name).map(str::to_owned),
+        };
+        self.rows.push(Assertion {
+            name: name.to_owned(),
+            passed,
+            wanted: wanted.to_owned(),
+            got: got.to_owned(),
+            gap,
+        });
+    }
+
+    /// Nothing may be said but the answer, and what is true beside it.
+    fn check_nothing_false(&mut self) {
+        let wanted = wanted(self.evidence.fault);
+        let is_true = |incident: &Incident| {
+            let cause = incident.cause.as_deref().unwrap_or("none");
+            wanted
+                .as_ref()
+                .is_some_and(|wanted| cause == wanted.cause || wanted.also.contains(&cause))
+        };
+        let told = self.evidence.told.iter().map(|told| &told.last);
+        let others: Vec<String> = told.filter(|last| !is_true(last)).map(headline).collect();
+        self.is("nothing false", "nothing", &list(&others, "nothing"));
+    }
+
+    fn check_answer(&mut self, wanted: &Wanted) {
+        let evidence = self.evidence;
+        let answer = find_answer(evidence.fault, &evidence.told);
+        let all: Vec<String> = evidence
+            .told
+            .iter()
+            .map(|told| headline(&told.last))
+            .collect();
+        let headline = format!("{} {}", wanted.verdict, wanted.cause);
+        self.put(
+            "verdict and cause",
+            answer.is_some(),
+            &headline,
+            &list(&all, "nothing"),
+        );
+        let Some(answer) = answer else { return };
+        self.check_device(&answer.last);
+        match evidence.fault {
+            Fault::Healthy | Fault::NoSpace => {}
+            Fault::WriteError => {
+                self.check_failed_sync(&answer.last);
+                self.check_write(&answer.last, true);
+                self.check_line(&answer.last);
+            }
+            Fault::LateError => {
+                self.check_failed_sync(&answer.last);
+                self.check_write(&answer.last, true);
+                self.check_late(answer);
+            }
+            Fault::FlushError => {
+                self.check_failed_sync(&answer.last);
+                self.check_flush(&answer.last);
+            }
+            Fault::JournalError => {
+                self.check_failed_sync(&answer.last);
+                self.check_write(&answer.last, false);
+            }
+            Fault::Stall => self.check_held(answer),
+            Fault::Reset => {
+                let in_flight = if answer.was_in_flight { "yes" } else { "no" };
+                self.is("told in flight", "yes", in_flight);
+            }
+            Fault::Timeout | Fault::Removed => self.check_failed_sync(&answer.last),
+        }
+    }
+
+    fn check_device(&mut self, incident: &Incident) {
+        let device = incident.device.clone().unwrap_or_default();
+        let (disk, serial) = (self.evidence.disk.clone(), self.evidence.serial.clone());
+        self.is("device", &disk, &device.disk);
+        self.is(
+            "serial",
+            &serial,
+            device.serial.as_deref().unwrap_or("none"),
+        );
+    }
+
+    /// A sync of the writer failed with what its caller was told.
+    fn check_failed_sync(&mut self, incident: &Incident) {
+        let evidence = self.evidence;
+        let is_ours = |sync: &&Sync| sync.pid == evidence.writer_pid && sync.errno.is_some();
+        let syncs: Vec<&Sync> = incident.syncs.iter().filter(is_ours).collect();
+        let errnos: Vec<String> = syncs.iter().filter_map(|sync| sync.errno.clone()).collect();
+        let is_told = evidence
+            .caller_errnos
+            .iter()
+            .any(|errno| errnos.contains(errno));
+        self.put(
+            "errno of the caller",
+            is_told,
+            &list(&evidence.caller_errnos, "none printed"),
+            &list(&errnos, "no failed sync"),
+        );
+        if matches!(evidence.fault, Fault::WriteError | Fault::LateError) {
+            let paths: Vec<String> = syncs.iter().filter_map(|sync| sync.path.clone()).collect();
+            let is_named = paths.contains(&evidence.victim);
+            self.put("file", is_named, &evidence.victim, &list(&paths, "no file"));
+        }
+    }
+
+    /// The write that failed: on the right disk, of a sector that really failed,
+    /// with the status that an NVMe write fault has.
+    fn check_write(&mut self, incident: &Incident, is_data: bool) {
+        let evidence = self.evidence;
+        let failed = evidence.truth.iter().filter(|truth| truth.errno != 0);
+        let sectors: Vec<String> = failed
+            .clone()
+            .map(|truth| truth.sector.to_string())
+            .collect();
+        let request = incident
+            .requests
+            .iter()
+            .find(|request| request.errno.is_some());
+        let Some(request) = request else {
+            self.put("failed request", false, "one", "none");
+            return;
+        };
+        let sector = request
+            .sector
+            .map_or("none".to_owned(), |sector| sector.to_string());
+        let is_real = failed.clone().any(|truth| overlaps(truth, request));
+        self.put("sector", is_real, &list(&sectors, "none failed"), &sector);
+        self.check_request(request, (2, 0x80), "MEDIUM");
+        if is_data {
+            let path = request.path.as_deref().unwrap_or("no file");
+            self.is("request's file", &evidence.victim, path);
+        }
+    }
+
+    fn check_flush(&mut self, incident: &Incident) {
+        let is_flush = |request: &&Request| request.op == "flush" && request.errno.is_some();
+        match incident.requests.iter().find(is_flush) {
+            Some(request) => {
+                let disk = self.evidence.disk.clone();
+                self.is("request's disk", &disk, &request.disk);
+            }
+            None => self.put("failed flush", false, "one", "none"),
+        }
+    }
+
+    fn check_request(&mut self, request: &Request, (sct, sc): (u8, u8), status: &str) {
+        let disk = self.evidence.disk.clone();
+        self.is("request's disk", &disk, &request.disk);
+        let got = request.status.as_deref().unwrap_or("none");
+        self.is("block status", status, got);
+        let nvme = match &request.nvme {
+            Some(nvme) => format!("SCT {:X}h, SC {:02X}h", nvme.sct, nvme.sc),
+            None => "none".to_owned(),
+        };
+        self.is("NVMe status", &format!("SCT {sct:X}h, SC {sc:02X}h"), &nvme);
+    }
+
+    fn check_line(&mut self, incident: &Incident) {
+        let texts: Vec<String> = incident
+            .log_events
+            .iter()
+            .map(|event| event.text.clone())
+            .collect();
+        let is_there = texts
+            .iter()
+            .any(|text| text.contains("Error while flushing log"));
+        self.put(
+            "line of the broker",
+            is_there,
+            "Error while flushing log",
+            &list(&texts, "none"),
+        );
+    }
+
+    /// Told before any sync failed, and then by a sync that says how old it is.
+    fn check_late(&mut self, answer: &Told) {
+        let early = answer.first.syncs.iter().all(|sync| sync.errno.is_none());
+        let got = if early { "yes" } else { "no" };
+        self.is("told before a sync failed", "yes", got);
+        let late = (answer.last.syncs.iter()).find_map(|sync| sync.told_late_by_ns);
+        let got = late.map_or("none".to_owned(), |ns| format!("{} ms", ns / 1_000_000));
+        self.put(
+            "age of the failure",
+            late.is_some_and(|ns| ns > 500_000_000),
+            "seconds",
+            &got,
+        );
+    }
+
+    /// Told in flight, and in the end with the delay that the disk applied.
+    fn check_held(&mut self, answer: &Told) {
+        let in_flight = if answer.was_in_flight { "yes" } else { "no" };
+        self.is("told in flight", "yes", in_flight);
+        let held = self.evidence.truth.iter().find(|truth| truth.delay_ms > 0);
+        let Some(held) = held else {
+            self.put("held request", false, "one", "none");
+            return;
+        };
+        let request = answer
+            .last
+            .requests
+            .iter()
+            .find(|request| overlaps(held, request));
+        let sector = (answer.last.requests.iter()).find_map(|request| request.sector);
+        let got = sector.map_or("none".to_owned(), |sector| sector.to_string());
+        self.put("sector", request.is_some(), &held.sector.to_string(), &got);
+        if let Some(request) = request {
+            let disk = self.evidence.disk.clone();
+            self.is("request's disk", &disk, &request.disk);
+            let device_ms = request.device_ns.unwrap_or(0) / 1_000_000;
+            // The emulated device takes time of its own; it never takes less.
+            let is_right = (held.delay_ms..held.delay_ms * 3 / 2).contains(&(device_ms + 50));
+            self.put(
+                "time in the device",
+                is_right,
+                &format!("{} ms", held.delay_ms),
+                &format!("{device_ms} ms"),
+            );
+        }
+        let victim = self.evidence.victim.clone();
+        let mut paths = answer
+            .last
+            .syncs
+            .iter()
+            .filter_map(|sync| sync.path.clone());
+        let longest = answer.last.syncs.iter().max_by_key(|sync| sync.duration_ns);
+        let is_named = paths.any(|path| path == victim);
+        let got = longest.and_then(|sync| sync.path.clone());
+        self.put(
+            "file",
+            is_named,
+            &victim,
+            got.as_deref().unwrap_or("no file"),
+        );
+    }
+}
+
+fn overlaps(truth: &TruthRequest, request: &Request) -> bool {
+    let Some(sector) = request.sector else {
+        return truth.op == Op::Flush && request.op == "flush";
+    };
+    let end = sector + request.nr_bytes / 512;
+    truth.op != Op::Flush && sector < truth.sector + truth.bytes / 512 && end > truth.sector
+}
+
+fn headline(incident: &Incident) -> String {
+    let cause = incident.cause.as_deref().unwrap_or("no cause");
+    format!("{} {cause}", incident.verdict)
+}
+
+fn list(items: &[String], none: &str) -> String {
+    let mut items = items.to_vec();
+    items.sort();
+    items.dedup();
+    match items.is_empty() {
+        true => none.to_owned(),
+        false => items.join(", "),
+    }
+}
+
+fn show_lost(lost: &BTreeMap<String, u64>) -> String {
+    let lost: Vec<String> = lost
+        .iter()
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    list(&lost, "none")
+}

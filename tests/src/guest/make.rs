@@ -1,0 +1,251 @@
+//! How each fault is made, and unmade. In: the fault, the file that is to be hit.
+//! Out: rules in the disk, writes to /sys, a full file system. What is expected
+//! of it is in `expect`.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::cells::{DATA_DIR, Machine};
+use super::fault::Fault;
+use super::journal;
+use crate::faultdisk::device::read_file_sectors;
+use crate::faultdisk::{Rule, RuleOp};
+use crate::writer::{Pause, SyncCall, WriterConfig};
+
+/// `--stall` of the agent: an emulated machine under load may hold a sync for a
+/// second without any fault.
+pub const STALL: &str = "3s";
+
+/// How long the disk holds a write in [`Fault::Stall`] and [`Fault::Reset`].
+const HELD_MS: u64 = 7000;
+
+/// How long a healthy writer is watched.
+pub const HEALTHY_TIME: Duration = Duration::from_secs(4);
+
+/// A record of the writer, and how many a segment has before it begins again:
+/// from then on its blocks are known, and are written in place.
+const RECORD_BYTES: u64 = 4096;
+const RECORDS: u64 = 8;
+
+const LATE_AFTER: u64 = 24;
+const LATE_MS: u64 = 7000;
+
+/// Incidents of one kind on one disk are one: two faults of a kind need an agent
+/// each.
+pub fn kind(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Healthy => "nothing",
+        Fault::Stall | Fault::Reset => "stall",
+        Fault::NoSpace => "no-space",
+        Fault::WriteError
+        | Fault::LateError
+        | Fault::FlushError
+        | Fault::JournalError
+        | Fault::Timeout
+        | Fault::Removed => "error",
+    }
+}
+
+/// The writer for a cell.
+pub fn writer_config(fault: Fault, log_dir: &Path) -> WriterConfig {
+    let work_dir = PathBuf::from("/tmp").join(format!("writer-{}", fault.name()));
+    let mut config = WriterConfig::new(work_dir, vec![log_dir.to_owned()]);
+    config.partitions = 2;
+    config.record_bytes = RECORD_BYTES;
+    config.segment_bytes = RECORD_BYTES * RECORDS;
+    config.hold_before_first_sync_ms = 200;
+    config.checkpoint_ms = 0;
+    match fault {
+        Fault::LateError => {
+            config.partitions = 1;
+            config.pause = Some(Pause {
+                after_flushes: LATE_AFTER,
+                ms: LATE_MS,
+            });
+        }
+        // Without a new size or a new block, fdatasync on ext4 needs no commit:
+        // the flush is all that it asks of the device.
+        Fault::FlushError => {
+            config.sync = SyncCall::Fdatasync;
+            config.msync = false;
+        }
+        Fault::NoSpace => config.segment_bytes = 64 << 20,
+        Fault::Healthy => config.checkpoint_ms = 1000,
+        _ => {}
+    }
+    config
+}
+
+/// So many flushes before the fault: the segments have begun again.
+pub fn warm_up_flushes(fault: Fault) -> u64 {
+    match fault {
+        Fault::LateError => LATE_AFTER,
+        _ => 3 * RECORDS,
+    }
+}
+
+/// How long to wait for the answer.
+pub fn answer_limit(fault: Fault) -> Duration {
+    Duration::from_secs(match fault {
+        Fault::Healthy => 0,
+        Fault::WriteError | Fault::FlushError | Fault::NoSpace => 20,
+        Fault::JournalError => 30,
+        Fault::LateError | Fault::Stall | Fault::Reset => 30,
+        Fault::Timeout => 120,
+        Fault::Removed => 60,
+    })
+}
+
+/// Makes the fault.
+pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Result<()> {
+    // The first extent alone: others may lie behind blocks of other files.
+    let on_victim = |rule: Rule| -> anyhow::Result<Rule> {
+        let sectors = read_file_sectors(victim)?;
+        let (first, last) = sectors.first().context("the segment has no blocks yet")?;
+        Ok(rule.sectors(*first, *last))
+    };
+    let write = || Rule::on(RuleOp::Write);
+    match fault {
+        Fault::Healthy => {}
+        Fault::WriteError => {
+            let rule = on_victim(write().errno(libc::EIO))?;
+            machine.host.inject(&[rule])?;
+        }
+        Fault::LateError => {
+            let rule = on_victim(write().errno(libc::EIO))?;
+            machine.host.inject(&[rule])?;
+            write_back_after(100)?;
+        }
+        Fault::FlushError => {
+            let rule = Rule::on(RuleOp::Flush).errno(libc::EIO);
+            machine.host.inject(&[rule])?;
+        }
+        Fault::Stall => {
+            let rule = on_victim(write().delay_ms(HELD_MS).count(1))?;
+            machine.host.inject(&[rule])?;
+        }
+        Fault::NoSpace => fill(Path::new(DATA_DIR))?,
+        Fault::Reset => {
+            let before = machine.host.disk_log()?.len();
+            let rule = on_victim(write().delay_ms(HELD_MS).count(1))?;
+            machine.host.inject(&[rule])?;
+            wait_until_held(machine, before)?;
+            let controller = controller(&machine.plan.disk.name)?;
+            let reset = controller.join("reset_controller");
+            // The write returns when the reset is done, which waits for the disk.
+            std::thread::spawn(move || fs::write(reset, "1"));
+        }
+        Fault::JournalError => {
+            let sectors = read_journal_sectors(machine)?;
+            let rule = write().errno(libc::EIO).sectors(sectors.0, sectors.1);
+            machine.host.inject(&[rule])?;
+        }
+        Fault::Timeout => {
+            let disk = &machine.plan.disk.name;
+            let limit = format!("/sys/block/{disk}/queue/io_timeout");
+            fs::write(&limit, "3000").with_context(|| format!("write {limit}"))?;
+            let rule = on_victim(write().delay_ms(9000))?;
+            machine.host.inject(&[rule])?;
+        }
+        Fault::Removed => match machine.plan.disk.qemu_id.clone() {
+            Some(id) => machine.host.unplug(&id)?,
+            None => {
+                let remove = controller(&machine.plan.disk.name)?.join("device/remove");
+                std::thread::spawn(move || fs::write(remove, "1"));
+            }
+        },
+    }
+    Ok(())
+}
+
+/// Takes the fault away, as soon as it was told of.
+pub fn end(machine: &mut Machine, fault: Fault) -> anyhow::Result<()> {
+    machine.host.clear()?;
+    if fault == Fault::LateError {
+        write_back_after(3000)?;
+    }
+    Ok(())
+}
+
+/// Makes the machine ready for the next cell.
+pub fn restore(machine: &mut Machine, fault: Fault) -> anyhow::Result<()> {
+    match fault {
+        Fault::NoSpace => {
+            let _ = fs::remove_file(filler(Path::new(DATA_DIR)));
+            Ok(())
+        }
+        // On ext4, the journal's own flush may have failed as well.
+        Fault::JournalError | Fault::FlushError => machine.remount(),
+        _ => Ok(()),
+    }
+}
+
+fn wait_until_held(machine: &mut Machine, before: usize) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        if machine.host.disk_log()?.len() > before {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("no write reached the disk's rule in 5 s")
+}
+
+/// How old a page may be before the kernel writes it back; 3000 is the default.
+fn write_back_after(centisecs: u32) -> anyhow::Result<()> {
+    for (name, value) in [
+        ("dirty_expire_centisecs", centisecs),
+        ("dirty_writeback_centisecs", centisecs.min(500)),
+    ] {
+        let path = format!("/proc/sys/vm/{name}");
+        fs::write(&path, value.to_string()).with_context(|| format!("write {path}"))?;
+    }
+    Ok(())
+}
+
+fn filler(dir: &Path) -> PathBuf {
+    dir.join("filler")
+}
+
+/// Leaves no block free, without writing data.
+fn fill(dir: &Path) -> anyhow::Result<()> {
+    let path = filler(dir);
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    let mut end_bytes: i64 = 0;
+    for piece in [64 << 20, 8 << 20, 1 << 20, 64 << 10, 4 << 10] {
+        // SAFETY: a plain call on an open descriptor.
+        while unsafe { libc::fallocate(file.as_raw_fd(), 0, end_bytes, piece) } == 0 {
+            end_bytes += piece;
+        }
+    }
+    anyhow::ensure!(
+        end_bytes > 0,
+        "fill {}: nothing was allocated",
+        dir.display()
+    );
+    Ok(())
+}
+
+/// `/sys/class/nvme/nvme0` of `nvme0n1`.
+fn controller(disk: &str) -> anyhow::Result<PathBuf> {
+    let number: String = disk
+        .strip_prefix("nvme")
+        .context("not an NVMe disk")?
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    Ok(PathBuf::from(format!("/sys/class/nvme/nvme{number}")))
+}
+
+fn read_journal_sectors(machine: &Machine) -> anyhow::Result<(u64, u64)> {
+    let device = machine.device();
+    let what = || format!("read the superblock of {}", device.display());
+    let mut head = vec![0; journal::HEAD_BYTES];
+    let mut file = File::open(&device).with_context(what)?;
+    file.read_exact(&mut head).with_context(what)?;
+    journal::parse_journal_sectors(machine.plan.fs, &head).with_context(what)
+}

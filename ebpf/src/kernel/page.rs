@@ -83,16 +83,19 @@ pub fn owner_of<M: Mem>(bio: Addr) -> Owner {
     // The vector is an array behind a pointer: idx is nearly always 0, and a
     // variable offset into it is no typed load.
     if idx == 0 {
-        page_owner::<M>(M::u64(vecs, fact!(bio_vec_bv_page)))
+        page_owner::<M>(vecs)
     } else {
+        // Read anew, as a number.
+        let vecs = Probe::u64(bio, fact!(bio_bi_io_vec));
         let vec = vecs + u64::from(idx & 0xffff) * u64::from(fact!(bio_vec_size));
-        page_owner::<Probe>(Probe::u64(vec, fact!(bio_vec_bv_page)))
+        page_owner::<Probe>(vec)
     }
 }
 
-/// Owner of a page-cache page.
+/// Owner of the page-cache page of a bio_vec.
 #[inline(always)]
-fn page_owner<M: Mem>(page: Addr) -> Owner {
+fn page_owner<M: Mem>(vec: Addr) -> Owner {
+    let page = M::u64(vec, fact!(bio_vec_bv_page));
     if page == 0 {
         return Owner::UNKNOWN;
     }
@@ -101,7 +104,8 @@ fn page_owner<M: Mem>(page: Addr) -> Owner {
     if word & 1 == 0 {
         mapping_owner::<M>(M::u64(page, fact!(folio_mapping)))
     } else {
-        let head = head_of(page, word);
+        // As a number, too: not every verifier reckons with a typed pointer.
+        let head = head_of(Probe::u64(vec, fact!(bio_vec_bv_page)), word);
         mapping_owner::<Probe>(Probe::u64(head, fact!(folio_mapping)))
     }
 }

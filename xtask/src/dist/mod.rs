@@ -64,9 +64,9 @@ fn make(out: &Path, archs: &[Arch]) -> anyhow::Result<Vec<String>> {
     }
     let mut name = out.file_name().context("--out has no name")?.to_owned();
     name.push(".partial");
-    let partial = out.with_file_name(name);
-    remove(&partial)?;
-    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    // Removed at an error; after a success it is not there any more.
+    let scratch = check::Scratch::new(out.with_file_name(name))?;
+    let partial = scratch.path();
 
     let timestamp = gather::timestamp()?;
     let mut broken = Vec::new();
@@ -79,21 +79,21 @@ fn make(out: &Path, archs: &[Arch]) -> anyhow::Result<Vec<String>> {
         let bill = gather::bill(arch, &binary, timestamp.clone())?;
         write(&partial.join(format!("{name}.cdx.json")), &bill)?;
     }
-    pages(&partial)?;
+    pages(partial)?;
     for name in LICENSES {
         copy(&repository().join(name), &partial.join(name))?;
     }
-    let names = files(&partial)?;
+    let names = files(partial)?;
     let sums = output(
         Command::new("sha256sum")
             .arg("--")
             .args(&names)
-            .current_dir(&partial),
+            .current_dir(partial),
     )?;
     write(&partial.join(SUMS), &sums)?;
 
     remove(out)?;
-    fs::rename(&partial, out)
+    fs::rename(partial, out)
         .with_context(|| format!("rename {} to {}", partial.display(), out.display()))?;
     Ok(broken)
 }

@@ -75,6 +75,14 @@ pub struct Common {
     /// Do not use this form of a hook (fexit, typed_tracepoint); for tests of the others.
     #[arg(long, global = true, value_name = "FORM", hide = true)]
     pub avoid_form: Vec<String>,
+    /// Believe this BTF instead of the running kernel's, to see that wrong facts are noticed
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "For tests only"
+    )]
+    pub test_btf: Option<PathBuf>,
 }
 
 /// The commands.

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
-use crate::{cli::Targets, probe::LoadOptions};
+use crate::{
+    cli::{Common, Targets},
+    probe::LoadOptions,
+};
 
 /// Settings of a live run.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Config {
     pub log_level: String,
     /// Forms of hooks that are not tried.
     pub avoid_forms: Vec<String>,
+    /// For tests: BTF that is believed in place of the kernel's.
+    pub test_btf: Option<PathBuf>,
 }
 
 impl Config {
@@ -32,7 +37,7 @@ impl Config {
     ///
     /// # Errors
     /// When `--stall` is below `--slow`, or a time is zero.
-    pub fn new(targets: &Targets, log_level: &str, avoid_forms: &[String]) -> anyhow::Result<Self> {
+    pub fn new(targets: &Targets, common: &Common) -> anyhow::Result<Self> {
         let slow_ns = u64::try_from(targets.slow.as_nanos()).unwrap_or(u64::MAX);
         let stall_ns = u64::try_from(targets.stall.as_nanos()).unwrap_or(u64::MAX);
         if slow_ns == 0 {
@@ -52,13 +57,14 @@ impl Config {
             is_all: targets.all,
             log_dirs: targets.log_dir.clone(),
             follow_log: targets.follow_log.clone(),
-            log_level: log_level.to_owned(),
-            avoid_forms: avoid_forms.to_vec(),
+            log_level: common.log_level.clone(),
+            avoid_forms: common.avoid_form.clone(),
+            test_btf: common.test_btf.clone(),
         })
     }
 
     /// For a check: the defaults, nothing to watch.
-    pub fn for_check(log_level: &str, avoid_forms: &[String]) -> Self {
+    pub fn for_check(common: &Common) -> Self {
         Config {
             slow_ns: 100_000_000,
             stall_ns: 1_000_000_000,
@@ -66,8 +72,9 @@ impl Config {
             is_all: false,
             log_dirs: Vec::new(),
             follow_log: None,
-            log_level: log_level.to_owned(),
-            avoid_forms: avoid_forms.to_vec(),
+            log_level: common.log_level.clone(),
+            avoid_forms: common.avoid_form.clone(),
+            test_btf: common.test_btf.clone(),
         }
     }
 
@@ -80,6 +87,8 @@ impl Config {
             log_level: aya_level(&self.log_level),
             is_all: self.is_all,
             avoid: self.avoid_forms.clone(),
+            refuted: Vec::new(),
+            btf: self.test_btf.clone(),
         }
     }
 }

@@ -227,6 +227,10 @@ pub struct SyncEvent {
     pub names: Vec<String>,
     /// How many files the call reached.
     pub nr_files: u16,
+    /// The file was found by its descriptor: no event of the file system named it.
+    /// Only the self-probe asks, so captures do not hold it.
+    #[serde(skip)]
+    pub is_by_fd: bool,
     /// What requests of that file did meanwhile.
     pub delta: Counters,
     /// When the caller itself asked for a device flush, 0 = it did not.

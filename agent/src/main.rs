@@ -44,7 +44,7 @@ fn exit(code: i32) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    let config = |targets| Config::new(targets, &cli.common.log_level, &cli.common.avoid_form);
+    let config = |targets| Config::new(targets, &cli.common);
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -62,10 +62,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
                 code
             }
         },
-        Command::Check(options) => run::check::check(
-            options,
-            &Config::for_check(&cli.common.log_level, &cli.common.avoid_form),
-        ),
+        Command::Check(options) => run::check::check(options, &Config::for_check(&cli.common)),
         Command::Export(options) => {
             let config = config(&options.targets)?;
             let runtime = runtime()?;

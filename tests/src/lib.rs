@@ -6,10 +6,11 @@
 //! stand-in with the same files, syscalls and log lines; `campaign` is a load of
 //! every kind of sync that records what its callers saw; `guest` is the inside of
 //! a virtual machine with another kernel; `incident` and `metrics` read what the
-//! agent prints and serves. Nothing of the agent is in here, and the agent knows
-//! nothing of this crate.
+//! agent prints and serves; `btf` makes a kernel's description of itself wrong.
+//! Nothing of the agent is in here, and the agent knows nothing of this crate.
 
 pub mod broker;
+pub mod btf;
 pub mod campaign;
 pub mod faultdisk;
 pub mod guest;

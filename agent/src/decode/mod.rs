@@ -12,7 +12,7 @@ use fsyncscope_abi::{
     block::{RequestRecord, RqState, req_op},
     keys::{InodeKey, Names},
     kind,
-    sync::{InodeCounters, SyncRecord, SyncState},
+    sync::{BY_FD, InodeCounters, SyncRecord, SyncState},
     wb::{WbErrRecord, WbTellRecord, errseq},
 };
 use thiserror::Error;
@@ -150,6 +150,7 @@ fn from_state(state: &SyncState) -> SyncEvent {
         root: state.root,
         file: file_id(&state.inode),
         nr_files: state.nr_files,
+        is_by_fd: state.flags & BY_FD != 0,
         flush_asked_ns: state.flush_asked_ns,
         told_errseq: state.told_errseq,
         log_force_ns: state.log_force_ns,

@@ -1,9 +1,9 @@
-//! As much of ELF as is needed: sections by name and symbols by name, of 64-bit
-//! little-endian files (kernel images, modules, our own kernel object). In: bytes
+//! As much of ELF as is needed: sections by name, of 64-bit little-endian files (kernel images, modules, our own kernel object). In: bytes
 //! that are read piece by piece, since a kernel image with debug information has
 //! hundreds of megabytes; out: where things lie. Nothing is interpreted here.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use thiserror::Error;
@@ -12,7 +12,6 @@ use thiserror::Error;
 const MAX_BYTES: u64 = 64 << 20;
 const HEADER_BYTES: u64 = 64;
 const SECTION_BYTES: u64 = 64;
-const SYMBOL_BYTES: usize = 24;
 const SHT_NOBITS: u32 = 8;
 const SHF_COMPRESSED: u64 = 1 << 11;
 
@@ -67,7 +66,6 @@ struct Section {
     flags: u64,
     offset: u64,
     bytes: u64,
-    link: u32,
 }
 
 /// An open file.
@@ -107,7 +105,6 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
                     flags: field(8, 8),
                     offset: field(24, 8),
                     bytes: field(32, 8),
-                    link: field(40, 4) as u32,
                 },
             ));
         }
@@ -141,31 +138,10 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
         }
     }
 
-    /// Offset in the file of what a symbol stands for, in a file not yet linked,
-    /// if it lies in the section of that name.
-    ///
-    /// # Errors
-    /// When the symbol table is cut off.
-    pub fn symbol_offset(&self, section: &str, symbol: &str) -> Result<Option<u64>, ElfError> {
-        let Some(home) = self.sections.iter().position(|s| s.name == section) else {
-            return Ok(None);
-        };
-        let Some(table) = self.sections.iter().find(|s| s.name == ".symtab") else {
-            return Ok(None);
-        };
-        let names = match self.sections.get(table.link as usize) {
-            Some(names) => content(self.reader, names, "symbol names")?,
-            None => return Ok(None),
-        };
-        let symbols = content(self.reader, table, "symbol table")?;
-        let (records, _) = symbols.as_chunks::<SYMBOL_BYTES>();
-        for record in records {
-            let field = |at, bytes| number(record, at, bytes).unwrap_or(0);
-            if field(6, 2) as usize == home && text_at(&names, field(0, 4) as usize) == symbol {
-                return Ok(self.sections[home].offset.checked_add(field(8, 8)));
-            }
-        }
-        Ok(None)
+    /// Where in the file a section lies, `None` if there is none.
+    pub fn section_range(&self, name: &str) -> Option<Range<u64>> {
+        let section = self.sections.iter().find(|section| section.name == name)?;
+        Some(section.offset..section.offset.checked_add(section.bytes)?)
     }
 }
 
@@ -197,61 +173,49 @@ fn text_at(names: &[u8], at: usize) -> String {
 pub mod tests {
     use super::*;
 
-    /// A file with one section and one symbol in it.
-    pub fn file_with(section: &str, content: &[u8], symbol: (&str, u64)) -> Vec<u8> {
-        let mut names = vec![0];
-        let mut name = |text: &str| {
-            let at = names.len() as u32;
-            names.extend(text.as_bytes());
-            names.push(0);
-            at
-        };
-        let (home, table, target) = (name(section), name(".symtab"), name(symbol.0));
-        let mut symbols = vec![0; SYMBOL_BYTES];
-        symbols.extend(target.to_le_bytes());
-        symbols.extend([0x11, 0, 1, 0]);
-        symbols.extend(symbol.1.to_le_bytes());
-        symbols.extend(8_u64.to_le_bytes());
+    /// A file with one section.
+    pub fn file_with(section: &str, content: &[u8]) -> Vec<u8> {
+        let names = [b"\0", section.as_bytes(), b"\0"].concat();
         let mut file = vec![0; HEADER_BYTES as usize];
         let mut headers = vec![0; SECTION_BYTES as usize];
-        let mut add = |file: &mut Vec<u8>, name: u32, kind: u32, link: u32, content: &[u8]| {
+        let mut add = |name: u32, kind: u32, content: &[u8]| {
             headers.extend(name.to_le_bytes());
             headers.extend(kind.to_le_bytes());
             headers.extend([0; 16]);
             headers.extend((file.len() as u64).to_le_bytes());
             headers.extend((content.len() as u64).to_le_bytes());
-            headers.extend(link.to_le_bytes());
-            headers.extend([0; 20]);
+            headers.extend([0; 24]);
             file.extend(content);
         };
-        add(&mut file, home, 1, 0, content);
-        add(&mut file, table, 2, 3, &symbols);
-        add(&mut file, 0, 3, 0, &names);
+        add(1, 1, content);
+        add(0, 3, &names);
         let start = file.len() as u64;
         file.extend(headers);
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
         file[40..48].copy_from_slice(&start.to_le_bytes());
         file[58..60].copy_from_slice(&64_u16.to_le_bytes());
-        file[60..62].copy_from_slice(&4_u16.to_le_bytes());
-        file[62..64].copy_from_slice(&3_u16.to_le_bytes());
+        file[60..62].copy_from_slice(&3_u16.to_le_bytes());
+        file[62..64].copy_from_slice(&2_u16.to_le_bytes());
         file
     }
 
     #[test]
-    fn sections_and_symbols_are_found() {
-        let file = file_with("maps", b"0123456789", ("HIST", 4));
+    fn a_section_is_found_by_name() {
+        let file = file_with("maps", b"0123456789");
         let elf = Elf::open(&file[..]).unwrap();
         assert_eq!(elf.section("maps"), Ok(Some(b"0123456789".to_vec())));
         assert_eq!(elf.section(".BTF"), Ok(None));
-        let at = elf.symbol_offset("maps", "HIST").unwrap().unwrap() as usize;
-        assert_eq!(&file[at..at + 2], b"45");
-        assert_eq!(elf.symbol_offset("maps", "NONE"), Ok(None));
-        assert_eq!(elf.symbol_offset(".text", "HIST"), Ok(None));
+        let range = elf.section_range("maps").unwrap();
+        assert_eq!(
+            &file[range.start as usize..range.end as usize],
+            b"0123456789"
+        );
+        assert_eq!(elf.section_range(".BTF"), None);
     }
 
     #[test]
     fn cut_anywhere_is_an_error_or_an_absence() {
-        let file = file_with("maps", b"0123456789", ("HIST", 4));
+        let file = file_with("maps", b"0123456789");
         for length in 0..file.len() {
             assert!(Elf::open(&file[..length]).is_err(), "cut at {length}");
         }
@@ -262,7 +226,7 @@ pub mod tests {
 
     #[test]
     fn another_architecture_is_refused() {
-        let mut file = file_with("maps", b"", ("HIST", 0));
+        let mut file = file_with("maps", b"");
         file[5] = 2;
         assert_eq!(Elf::open(&file[..]).err(), Some(ElfError::Kind));
         assert_eq!(Elf::open(&b"\x7fELF"[..]).err(), Some(ElfError::Kind));

@@ -15,7 +15,7 @@ use crate::{
     probe::{
         facts::{resolve_live, table},
         hooks::{Attach, Form, Hook},
-        load::Loader,
+        load::{LoadOptions, Loader},
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub struct Late {
     ebpf: Ebpf,
     facts: Facts,
-    avoid: Vec<String>,
+    options: LoadOptions,
     waiting: Vec<&'static Hook>,
 }
 
@@ -42,13 +42,13 @@ impl Late {
     pub(super) fn new(
         ebpf: Ebpf,
         facts: Facts,
-        avoid: &[String],
+        options: &LoadOptions,
         waiting: Vec<&'static Hook>,
     ) -> Option<Self> {
         (!waiting.is_empty()).then(|| Self {
             ebpf,
             facts,
-            avoid: avoid.to_vec(),
+            options: options.clone(),
             waiting,
         })
     }
@@ -62,12 +62,13 @@ impl Late {
         if come.is_empty() {
             return (Some(self), Arrived::default());
         }
-        let resolved = resolve_live(sys, proc, Some(tracefs));
+        let resolved = resolve_live(sys, proc, Some(tracefs), self.options.btf.as_deref());
         let mut loader = Loader {
             ebpf: self.ebpf,
             btf: Err("not tried once the agent runs".to_owned()),
             resolved: &resolved,
-            avoid: &self.avoid,
+            avoid: &self.options.avoid,
+            refuted: &self.options.refuted,
             links: Vec::new(),
             programs: Vec::new(),
         };

@@ -3,11 +3,11 @@
 //! hook that cannot be had is a row with its reason, never an error; only a
 //! kernel without eBPF at all is one.
 
-use std::{any::Any, error::Error as _, fmt::Write as _};
+use std::{any::Any, error::Error as _, fmt::Write as _, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{MapData, RingBuf},
     programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint},
 };
@@ -39,6 +39,21 @@ pub struct LoadOptions {
     pub is_all: bool,
     /// Forms not to be tried, by name ("fexit", "typed_tracepoint").
     pub avoid: Vec<String>,
+    /// Forms of hooks that were seen not to do what they should.
+    pub refuted: Vec<RefutedForm>,
+    /// BTF that typed programs are loaded with in place of the kernel's, for tests.
+    pub btf: Option<PathBuf>,
+}
+
+/// A form of one hook that is not to be used again.
+#[derive(Clone, Debug)]
+pub struct RefutedForm {
+    /// Name of the hook.
+    pub hook: String,
+    /// Name of the form.
+    pub form: String,
+    /// What was seen.
+    pub why: String,
 }
 
 /// Attached hooks, until dropped.
@@ -93,12 +108,17 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
     };
     // Only typed programs need the parsed BTF, some 30 MB; it goes before the
     // agent settles.
-    let btf = Btf::from_sys_fs().map_err(|error| error.to_string());
+    let btf = match &options.btf {
+        Some(path) => Btf::parse_file(path, Endianness::default()),
+        None => Btf::from_sys_fs(),
+    };
+    let btf = btf.map_err(|error| error.to_string());
     let mut loader = Loader {
         ebpf,
         btf,
         resolved,
         avoid: &options.avoid,
+        refuted: &options.refuted,
         links: Vec::new(),
         programs: Vec::new(),
     };
@@ -125,7 +145,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         states,
         programs,
         links,
-        late: Late::new(ebpf, facts, &options.avoid, waiting),
+        late: Late::new(ebpf, facts, options, waiting),
         logger,
     })
 }
@@ -142,6 +162,7 @@ pub(super) struct Loader<'a> {
     pub btf: Result<Btf, String>,
     pub resolved: &'a ResolvedFacts,
     pub avoid: &'a [String],
+    pub refuted: &'a [RefutedForm],
     pub links: Vec<Box<dyn Any>>,
     pub programs: Vec<(String, u32)>,
 }
@@ -195,6 +216,10 @@ impl Loader<'_> {
     fn attach_form(&mut self, hook: &Hook, form: &Form) -> Result<(), String> {
         if self.avoid.iter().any(|name| name == form.name) {
             return Err("not wanted".to_owned());
+        }
+        let is_this = |known: &&RefutedForm| known.hook == hook.name && known.form == form.name;
+        if let Some(refuted) = self.refuted.iter().find(is_this) {
+            return Err(refuted.why.clone());
         }
         let missing = self.resolved.missing_for(form.facts);
         if let Some(fact) = missing.first() {

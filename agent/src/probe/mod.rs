@@ -14,5 +14,5 @@ mod usage;
 
 pub use forecast::forecast;
 pub use late::{Arrived, Late};
-pub use load::{LoadOptions, Probe, attach};
+pub use load::{LoadOptions, Probe, RefutedForm, attach};
 pub use usage::{recursion_misses, usage};

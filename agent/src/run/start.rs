@@ -16,10 +16,13 @@ use crate::{
     helper::clock::{monotonic_ns, offset_ns},
     messages::{one_line, plain},
     probe::{
-        self, Probe,
+        self, LoadOptions, Probe, RefutedForm,
         facts::{ResolvedFacts, resolve_live},
     },
-    run::{preflight, selfprobe},
+    run::{
+        preflight,
+        selfprobe::{self, Refuted},
+    },
 };
 
 /// An attached agent.
@@ -88,24 +91,12 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
     raise_memlock();
     let tracefs = find_tracefs();
     let tracefs_dir = tracefs.as_deref().ok();
-    let resolved = resolve_live(sys, proc, tracefs_dir);
-    let mut options = config.load_options();
-    let attach =
-        |options: &_| probe::attach(&resolved, options).map_err(|error| explain(sys, &error));
-    let mut probe = attach(&options)?;
-    match selfprobe::run(&mut probe) {
-        Ok(silent) if has_silent_fexit(&probe.states, &silent) => {
-            // It attaches and does not fire: the other form, and proof of that.
-            options.avoid.push("fexit".to_owned());
-            drop(probe);
-            probe = attach(&options)?;
-            if let Err(error) = selfprobe::run(&mut probe) {
-                log::warn!("self-probe: {}", one_line(&error));
-            }
-        }
-        Ok(_) => {}
-        Err(error) => log::warn!("self-probe: {}; hooks stay unproven", one_line(&error)),
+    let image = config.test_btf.as_deref();
+    if let Some(path) = image {
+        log::warn!("--test-btf: facts are those of {}", path.display());
     }
+    let mut resolved = resolve_live(sys, proc, tracefs_dir, image);
+    let mut probe = attach_proven(&mut resolved, config.load_options())?;
     for hook in &mut probe.states {
         hook.reason = short_reason(&hook.reason, tracefs.is_err());
     }
@@ -144,11 +135,37 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
     })
 }
 
-/// A sync hook in the form fexit that did not see a sync.
-fn has_silent_fexit(states: &[HookState], silent: &[String]) -> bool {
-    states
-        .iter()
-        .any(|state| state.form == "fexit" && silent.contains(&state.name))
+/// More rounds than a table of hooks has forms to refute, in practice two.
+const MAX_ROUNDS: usize = 12;
+
+/// Attaches, lets the self-probe refute forms and facts, and attaches anew without
+/// these until nothing is refuted: what was seen to be wrong sends no event.
+fn attach_proven(resolved: &mut ResolvedFacts, mut options: LoadOptions) -> anyhow::Result<Probe> {
+    let (sys, proc) = (Path::new("/sys"), Path::new("/proc"));
+    for _ in 0..MAX_ROUNDS {
+        let mut probe = probe::attach(resolved, &options).map_err(|error| explain(sys, &error))?;
+        let refuted = match selfprobe::run(&mut probe, resolved, sys, proc) {
+            Ok(refuted) => refuted,
+            Err(error) => {
+                log::warn!("self-probe: {}; hooks stay unproven", one_line(&error));
+                Vec::new()
+            }
+        };
+        if refuted.is_empty() {
+            return Ok(probe);
+        }
+        for what in refuted {
+            match what {
+                Refuted::Form { hook, form, why } => {
+                    options.refuted.push(RefutedForm { hook, form, why });
+                }
+                Refuted::Facts { names, why } => {
+                    resolved.refute(&names, &why);
+                }
+            }
+        }
+    }
+    bail!("self-probe: hooks were seen to be wrong {MAX_ROUNDS} times, in whatever form");
 }
 
 /// Why loading failed, in words that say what to do.

@@ -333,7 +333,7 @@ fn zeroes<T: aya::Pod>(value: T) -> anyhow::Result<PerCpuValues<T>> {
 }
 
 /// Makes the programs conclude again what they concluded from DEVS and ROOTS.
-fn raise_epoch(maps: &mut Maps) -> anyhow::Result<()> {
+pub fn raise_epoch(maps: &mut Maps) -> anyhow::Result<()> {
     let now = maps.epoch.get(&0, 0).unwrap_or(1);
     // 16 bits in the kernel's entries; 0 there means never.
     let next = if now >= 0xfff0 { 1 } else { now + 1 };

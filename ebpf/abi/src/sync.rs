@@ -50,6 +50,10 @@ pub mod op {
 /// sent even if it succeeds fast.
 pub const AFTER_ERROR: u8 = 1 << 7;
 
+/// Flag of a sync whose file was found by its descriptor: no event of the file
+/// system named it.
+pub const BY_FD: u8 = 1 << 6;
+
 /// What block requests did to one inode (value part of INODE), or the
 /// difference over one sync.
 #[repr(C)]
@@ -103,7 +107,7 @@ pub struct SyncState {
     pub broker: u16,
     /// One of [`op`].
     pub op: u8,
-    /// [`crate::keys::target_flags`] as they were at enter, and [`AFTER_ERROR`].
+    /// [`crate::keys::target_flags`] as they were at enter, [`AFTER_ERROR`], [`BY_FD`].
     pub flags: u8,
     /// How many files the call reached (msync, syncfs may reach several).
     pub nr_files: u16,

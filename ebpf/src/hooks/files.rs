@@ -21,7 +21,7 @@ use fsyncscope_abi::{
     block::InodeState,
     keys::{InodeKey, SLOT_NONE, Target},
     loss::Loss,
-    sync::{AFTER_ERROR, SyncState, op},
+    sync::{AFTER_ERROR, BY_FD, SyncState, op},
 };
 
 use crate::{
@@ -75,6 +75,7 @@ fn reached<M: Mem>(state: &mut SyncState, inode: Addr, dentry: Addr) {
 pub fn reach_by_fd(state: &mut SyncState) {
     let file = file_of_fd(state.arg0);
     if file != 0 {
+        state.flags |= BY_FD;
         from_file::<Probe>(state, file);
     }
 }

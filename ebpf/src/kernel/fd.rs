@@ -20,7 +20,12 @@ const MAX_FD: u64 = 1024 * 1024;
 /// `struct file *` of a descriptor of the current task; 0 = none, or unknown.
 #[inline(always)]
 pub fn file_of_fd(fd: u64) -> Addr {
-    if fd >= MAX_FD || fact!(task_struct_files) == UNKNOWN {
+    let is_unknown = fact!(task_struct_files) == UNKNOWN
+        || fact!(files_struct_fdt) == UNKNOWN
+        || fact!(fdtable_max_fds) == UNKNOWN
+        || fact!(fdtable_fd) == UNKNOWN
+        || !is_file_known();
+    if fd >= MAX_FD || is_unknown {
         return 0;
     }
     // SAFETY: the helper has no preconditions.
@@ -38,4 +43,17 @@ pub fn file_of_fd(fd: u64) -> Addr {
         return 0;
     }
     Probe::u64(array + fd * 8, 0)
+}
+
+/// Whether a file's identity and names can be read from it.
+#[inline(always)]
+fn is_file_known() -> bool {
+    fact!(file_f_inode) != UNKNOWN
+        && fact!(file_f_path_dentry) != UNKNOWN
+        && fact!(inode_i_ino) != UNKNOWN
+        && fact!(inode_i_sb) != UNKNOWN
+        && fact!(super_block_s_dev) != UNKNOWN
+        && fact!(dentry_d_inode) != UNKNOWN
+        && fact!(dentry_d_parent) != UNKNOWN
+        && fact!(dentry_d_name_name) != UNKNOWN
 }

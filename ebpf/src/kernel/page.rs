@@ -138,7 +138,10 @@ fn mapping_owner<M: Mem>(mapping: Addr) -> Owner {
 /// Owner of a direct I/O bio: bi_private is the iomap_dio of its iocb.
 #[inline(always)]
 fn direct_owner(bio: Addr) -> Owner {
-    if fact!(iomap_dio_iocb) == UNKNOWN {
+    let is_unknown = fact!(iomap_dio_iocb) == UNKNOWN
+        || fact!(kiocb_ki_filp) == UNKNOWN
+        || fact!(file_f_inode) == UNKNOWN;
+    if is_unknown {
         return Owner::UNKNOWN;
     }
     let dio = Probe::u64(bio, fact!(bio_bi_private));

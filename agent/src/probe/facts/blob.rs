@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn every_wrapping_gives_the_same_bytes() {
         let btf = b"\x9f\xeb\x01\x00 and so on".to_vec();
-        let elf = file_with(".BTF", &btf, ("none", 0));
+        let elf = file_with(".BTF", &btf);
         let compress = |data: &[u8]| {
             ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest)
         };
@@ -134,7 +134,7 @@ mod tests {
     fn what_is_no_btf_is_named_for_what_it_is() {
         let mut bootable = vec![0; 0x300];
         bootable[0x202..0x206].copy_from_slice(b"HdrS");
-        let stripped = file_with(".text", b"code", ("none", 0));
+        let stripped = file_with(".text", b"code");
         for (content, says) in [
             (&b""[..], "it is empty"),
             (b"\x1f\x8b\x08", "decompress it first"),

@@ -17,10 +17,16 @@ pub(super) const MAX_BTF_BYTES: u64 = 64 << 20;
 const MAX_FORMAT_BYTES: u64 = 64 << 10;
 
 /// Resolves what the kernel under these roots tells; `tracefs` is its mount
-/// point (`/sys/kernel/tracing`), if it is mounted and may be read.
-pub fn resolve_live(sys_root: &Path, proc_root: &Path, tracefs: Option<&Path>) -> ResolvedFacts {
+/// point (`/sys/kernel/tracing`), if it is mounted and may be read; `image` is read
+/// in place of the image's BTF, for tests.
+pub fn resolve_live(
+    sys_root: &Path,
+    proc_root: &Path,
+    tracefs: Option<&Path>,
+    image: Option<&Path>,
+) -> ResolvedFacts {
     let kernel = read_text(&proc_root.join("sys/kernel/osrelease")).unwrap_or_default();
-    let mut facts = resolve_dir(&sys_root.join("kernel/btf"), kernel.trim());
+    let mut facts = resolve_dir(&sys_root.join("kernel/btf"), image, kernel.trim());
     if let Some(tracefs) = tracefs {
         add_tracefs(&mut facts, tracefs);
     }
@@ -29,8 +35,8 @@ pub fn resolve_live(sys_root: &Path, proc_root: &Path, tracefs: Option<&Path>) -
     facts
 }
 
-fn resolve_dir(dir: &Path, kernel: &str) -> ResolvedFacts {
-    let path = dir.join("vmlinux");
+fn resolve_dir(dir: &Path, image: Option<&Path>, kernel: &str) -> ResolvedFacts {
+    let path = image.map_or_else(|| dir.join("vmlinux"), Path::to_owned);
     let data = match read_bounded(&path, MAX_BTF_BYTES) {
         Ok(data) => data,
         Err(why) => return ResolvedFacts::unknown(kernel, &why),

@@ -19,6 +19,8 @@ pub struct MissingFact {
     pub name: String,
     /// What was looked for and not found, for the user.
     pub why: String,
+    /// BTF told it, and it was seen to be wrong.
+    pub is_refuted: bool,
     /// A known fact that says the same in this kernel, so that nothing is lost.
     pub replaced_by: Option<&'static str>,
 }
@@ -29,6 +31,7 @@ impl MissingFact {
         let (name, why) = (&self.name, &self.why);
         match name.split_once('=') {
             _ if name.contains(':') => why.clone(),
+            _ if self.is_refuted => why.clone(),
             Some((name, _)) if why.starts_with("is ") => format!("{name} {why}"),
             Some((name, _)) => format!("{name} is not known: {why}"),
             None => format!("{name} is not known: {why}"),
@@ -91,6 +94,7 @@ impl ResolvedFacts {
         let missing = |name: &str| MissingFact {
             name: name.to_owned(),
             why: why.to_owned(),
+            is_refuted: false,
             replaced_by: None,
         };
         ResolvedFacts {
@@ -153,7 +157,10 @@ impl ResolvedFacts {
             }
             Some(MissingFact {
                 name: requirement.to_owned(),
-                why: reasons.join("; "),
+                why: reasons.join(", "),
+                is_refuted: requirement
+                    .split('|')
+                    .any(|name| self.find_missing(name).is_some_and(|fact| fact.is_refuted)),
                 replaced_by: None,
             })
         };
@@ -210,6 +217,29 @@ impl ResolvedFacts {
             (row.set)(&mut self.facts, value);
             self.missing.retain(|missing| missing.name != name);
         }
+    }
+
+    /// Takes back facts of which one was seen to be wrong.
+    pub fn refute(&mut self, names: &[&str], why: &str) {
+        let is_known = |name: &&str| self.get(name).is_some();
+        let known: Vec<&str> = names.iter().copied().filter(is_known).collect();
+        let why = format!("{} is not as BTF says: {why}", known.join(" or "));
+        for name in known {
+            self.forget(name, &why);
+        }
+    }
+
+    fn forget(&mut self, name: &str, why: &str) {
+        let Some(row) = table::ROWS.iter().find(|row| row.name == name) else {
+            return;
+        };
+        (row.set)(&mut self.facts, (row.get)(&Facts::unknown()));
+        self.missing.push(MissingFact {
+            name: name.to_owned(),
+            why: why.to_owned(),
+            is_refuted: true,
+            replaced_by: None,
+        });
     }
 
     /// Notes why a fact stays missing.

@@ -165,7 +165,7 @@ fn details(state: &HookState) -> Vec<String> {
 
 fn legend(source: &str) -> &'static str {
     if source == "live" {
-        "\n* required. attached = proven by a sync of its own; unproven = attached, not yet seen to fire; waiting = for its driver.\n"
+        "\n* required. attached = proven by a sync or read of its own; unproven = attached, not yet seen to fire; waiting = for its driver.\n"
     } else {
         "\n* required. likely = all that BTF tells is there; unknown = BTF at hand does not tell.\n"
     }

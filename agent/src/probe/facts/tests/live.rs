@@ -29,6 +29,7 @@ impl Root {
             &self.0.join("sys"),
             &self.0.join("proc"),
             tracefs.as_deref(),
+            None,
         )
     }
 }
@@ -164,6 +165,7 @@ fn without_btf_everything_is_missing_and_says_which_file() {
     let facts = resolve_live(
         Path::new("/nonexistent/sys"),
         Path::new("/nonexistent/proc"),
+        None,
         None,
     );
     let unmet = facts.missing_for(&["request_bio", "ext4_end_bio"]);

@@ -151,3 +151,15 @@ fn rustup() -> anyhow::Result<Command> {
     command.current_dir(crate::process::repository());
     Ok(command)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nightly_installed_is_the_one_that_the_agents_build_script_starts() {
+        let script = crate::process::repository().join("agent/build.rs");
+        let text = fs::read_to_string(script).unwrap();
+        assert!(text.contains(&format!("\"{NIGHTLY}\"")), "{text}");
+    }
+}

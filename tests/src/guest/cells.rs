@@ -137,13 +137,16 @@ impl Machine {
         self.host.clear()?;
         let log_dir = Path::new(DATA_DIR).join(fault.name());
         let config = make::writer_config(fault, &log_dir);
-        let mut writer = Writer::start(&self.lab, config)?;
         self.start_watch(fault)?;
+        let mut writer = Writer::start(&self.lab, config)?;
         let known = self.wait_for(Duration::from_secs(60), |watch| {
             watch.knows_broker(writer.pid())
         })?;
         anyhow::ensure!(known, "the agent did not find the writer in 60 s");
-        writer.wait_for_flushes(make::warm_up_flushes(fault), Duration::from_secs(60))?;
+        // Its disk is looked up behind the broker's own lines.
+        thread::sleep(make::SETTLE_TIME);
+        let flushes = writer.flushes()? + make::WARM_UP_FLUSHES;
+        writer.wait_for_flushes(flushes, Duration::from_secs(60))?;
         let victim = log_dir.join("orders-0/00000000000000000000.log");
         let first_line = self.watch.as_ref().map_or(0, Watch::len);
         let known_requests = self.host.disk_log()?.len();

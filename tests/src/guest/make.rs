@@ -27,12 +27,19 @@ const HELD_MS: u64 = 7000;
 /// How long a healthy writer is watched.
 pub const HEALTHY_TIME: Duration = Duration::from_secs(4);
 
+/// The file that makes the writer of [`Fault::LateError`] pause.
+const PAUSE_NOW: &str = "/tmp/pause-now";
+
+/// From the agent's line of a broker until it knows the disk below, on a machine
+/// that is emulated and shared.
+pub const SETTLE_TIME: Duration = Duration::from_secs(3);
+
 /// A record of the writer, and how many a segment has before it begins again:
 /// from then on its blocks are known, and are written in place.
 const RECORD_BYTES: u64 = 4096;
 const RECORDS: u64 = 8;
 
-const LATE_AFTER: u64 = 24;
+/// How long a segment stays unsynced in [`Fault::LateError`].
 const LATE_MS: u64 = 7000;
 
 /// Incidents of one kind on one disk are one: two faults of a kind need an agent
@@ -64,7 +71,7 @@ pub fn writer_config(fault: Fault, log_dir: &Path) -> WriterConfig {
         Fault::LateError => {
             config.partitions = 1;
             config.pause = Some(Pause {
-                after_flushes: LATE_AFTER,
+                when: PathBuf::from(PAUSE_NOW),
                 ms: LATE_MS,
             });
         }
@@ -82,12 +89,7 @@ pub fn writer_config(fault: Fault, log_dir: &Path) -> WriterConfig {
 }
 
 /// So many flushes before the fault: the segments have begun again.
-pub fn warm_up_flushes(fault: Fault) -> u64 {
-    match fault {
-        Fault::LateError => LATE_AFTER,
-        _ => 3 * RECORDS,
-    }
-}
+pub const WARM_UP_FLUSHES: u64 = 3 * RECORDS;
 
 /// How long to wait for the answer.
 pub fn answer_limit(fault: Fault) -> Duration {
@@ -103,37 +105,47 @@ pub fn answer_limit(fault: Fault) -> Duration {
 
 /// Makes the fault.
 pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Result<()> {
-    // The first extent alone: others may lie behind blocks of other files.
-    let on_victim = |rule: Rule| -> anyhow::Result<Rule> {
+    // Extent by extent: between them may lie blocks of other files.
+    let on_victim = |rule: Rule| -> anyhow::Result<Vec<Rule>> {
         let sectors = read_file_sectors(victim)?;
-        let (first, last) = sectors.first().context("the segment has no blocks yet")?;
-        Ok(rule.sectors(*first, *last))
+        anyhow::ensure!(!sectors.is_empty(), "the segment has no blocks yet");
+        let ranges = sectors.iter();
+        Ok(ranges
+            .map(|(first, last)| rule.clone().sectors(*first, *last))
+            .collect())
+    };
+    let once_on_victim = |rule: Rule| -> anyhow::Result<Vec<Rule>> {
+        let mut rules = on_victim(rule.count(1))?;
+        rules.truncate(1);
+        Ok(rules)
     };
     let write = || Rule::on(RuleOp::Write);
     match fault {
         Fault::Healthy => {}
         Fault::WriteError => {
-            let rule = on_victim(write().errno(libc::EIO))?;
-            machine.host.inject(&[rule])?;
+            machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }
         Fault::LateError => {
-            let rule = on_victim(write().errno(libc::EIO))?;
-            machine.host.inject(&[rule])?;
             write_back_after(100)?;
+            fs::write(PAUSE_NOW, "")?;
+            wait_until_gone(Path::new(PAUSE_NOW))?;
+            machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }
         Fault::FlushError => {
             let rule = Rule::on(RuleOp::Flush).errno(libc::EIO);
             machine.host.inject(&[rule])?;
         }
         Fault::Stall => {
-            let rule = on_victim(write().delay_ms(HELD_MS).count(1))?;
-            machine.host.inject(&[rule])?;
+            machine
+                .host
+                .inject(&once_on_victim(write().delay_ms(HELD_MS))?)?;
         }
         Fault::NoSpace => fill(Path::new(DATA_DIR))?,
         Fault::Reset => {
             let before = machine.host.disk_log()?.len();
-            let rule = on_victim(write().delay_ms(HELD_MS).count(1))?;
-            machine.host.inject(&[rule])?;
+            machine
+                .host
+                .inject(&once_on_victim(write().delay_ms(HELD_MS))?)?;
             wait_until_held(machine, before)?;
             let controller = controller(&machine.plan.disk.name)?;
             let reset = controller.join("reset_controller");
@@ -149,8 +161,7 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
             let disk = &machine.plan.disk.name;
             let limit = format!("/sys/block/{disk}/queue/io_timeout");
             fs::write(&limit, "3000").with_context(|| format!("write {limit}"))?;
-            let rule = on_victim(write().delay_ms(9000))?;
-            machine.host.inject(&[rule])?;
+            machine.host.inject(&on_victim(write().delay_ms(9000))?)?;
         }
         Fault::Removed => match machine.plan.disk.qemu_id.clone() {
             Some(id) => machine.host.unplug(&id)?,
@@ -193,6 +204,16 @@ fn wait_until_held(machine: &mut Machine, before: usize) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     anyhow::bail!("no write reached the disk's rule in 5 s")
+}
+
+fn wait_until_gone(path: &Path) -> anyhow::Result<()> {
+    for _ in 0..500 {
+        if !path.exists() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("the writer did not pause in 5 s")
 }
 
 /// How old a page may be before the kernel writes it back; 3000 is the default.

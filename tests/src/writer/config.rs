@@ -76,10 +76,10 @@ pub struct WriterConfig {
 }
 
 /// A time between an append and its sync.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// The flushes before.
-    pub after_flushes: u64,
+    /// It begins when this file is there, which is then removed.
+    pub when: PathBuf,
     /// How long.
     pub ms: u64,
 }

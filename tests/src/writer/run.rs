@@ -246,9 +246,7 @@ fn handle_requests(shared: &Shared, partitions: &mut Vec<Partition>, start: Inst
             }
         }
         let count = partitions.len();
-        let pause = config.pause.filter(|pause| pause.after_flushes == nth);
-        let pause = pause.map(|pause| Duration::from_millis(pause.ms));
-        flush_one(shared, &mut partitions[turn % count], pause);
+        flush_one(shared, &mut partitions[turn % count]);
         turn += 1;
         shared.progress.add_one();
     }
@@ -266,11 +264,13 @@ fn sleep_until(due: Instant, shared: &Shared) -> bool {
     false
 }
 
-fn flush_one(shared: &Shared, partition: &mut Partition, pause: Option<Duration>) {
+fn flush_one(shared: &Shared, partition: &mut Partition) {
     let config = &shared.config;
     let between = || {
-        if let Some(pause) = pause {
-            sleep_until(Instant::now() + pause, shared);
+        if let Some(pause) = &config.pause
+            && std::fs::remove_file(&pause.when).is_ok()
+        {
+            sleep_until(Instant::now() + Duration::from_millis(pause.ms), shared);
         }
     };
     let outcome = partition.append_and_flush(config, &shared.syncer, between);

@@ -1,0 +1,222 @@
+//! Answers that are right, and each thing that can be wrong with one.
+
+use super::*;
+use crate::faultdisk::Stamp;
+use crate::incident::{Device, LogEvent, Nvme};
+
+const VICTIM: &str = "/data/write-error/orders-0/00000000000000000000.log";
+
+fn truth(errno: i32, delay_ms: u64) -> TruthRequest {
+    let at = Stamp {
+        realtime_ns: 1,
+        monotonic_ns: 1,
+    };
+    TruthRequest {
+        seq: 1,
+        op: Op::Write,
+        sector: 266_264,
+        bytes: 4096,
+        errno,
+        delay_ms,
+        rule: 0,
+        arrival: at,
+        reply: Some(at),
+    }
+}
+
+fn incident() -> Incident {
+    Incident {
+        id: "f-1".into(),
+        verdict: "CONFIRMED".into(),
+        cause: Some("device-error".into()),
+        device: Some(Device {
+            disk: "nvme0n1".into(),
+            serial: Some("S1".into()),
+            ..Device::default()
+        }),
+        syncs: vec![Sync {
+            op: "fsync".into(),
+            path: Some(VICTIM.into()),
+            pid: 7,
+            errno: Some("ENODATA".into()),
+            duration_ns: 5,
+            ..Sync::default()
+        }],
+        requests: vec![Request {
+            disk: "nvme0n1".into(),
+            sector: Some(266_264),
+            nr_bytes: 4096,
+            op: "write".into(),
+            status: Some("MEDIUM".into()),
+            errno: Some("ENODATA".into()),
+            path: Some(VICTIM.into()),
+            nvme: Some(Nvme {
+                sct: 2,
+                sc: 0x80,
+                ..Nvme::default()
+            }),
+            ..Request::default()
+        }],
+        log_events: vec![LogEvent {
+            text: "[t] ERROR Error while flushing log for orders-0 in dir /data".into(),
+            ..LogEvent::default()
+        }],
+        ..Incident::default()
+    }
+}
+
+fn told(incident: Incident) -> Told {
+    Told {
+        was_in_flight: incident.syncs.iter().any(|sync| sync.in_flight),
+        first: incident.clone(),
+        last: incident,
+        last_line: String::new(),
+    }
+}
+
+fn evidence(fault: Fault, truth: TruthRequest, incidents: Vec<Incident>) -> Evidence {
+    Evidence {
+        fault,
+        fs: FsKind::Ext4,
+        kernel: "6.12.95".into(),
+        arch: "x86_64".into(),
+        disk: "nvme0n1".into(),
+        serial: "S1".into(),
+        writer_pid: 7,
+        victim: VICTIM.into(),
+        caller_errnos: vec!["ENODATA".into()],
+        truth: vec![truth],
+        told: incidents.into_iter().map(told).collect(),
+        missing_hooks: Vec::new(),
+        lost: BTreeMap::new(),
+    }
+}
+
+fn failed(evidence: &Evidence) -> Vec<String> {
+    let rows = compare(evidence).into_iter();
+    rows.filter(|row| !row.passed).map(|row| row.name).collect()
+}
+
+fn write_error(change: impl FnOnce(&mut Incident)) -> Vec<String> {
+    let mut incident = incident();
+    change(&mut incident);
+    failed(&evidence(Fault::WriteError, truth(5, 0), vec![incident]))
+}
+
+#[test]
+fn a_right_answer_passes() {
+    let evidence = evidence(Fault::WriteError, truth(5, 0), vec![incident()]);
+    assert!(is_complete(Fault::WriteError, &evidence.told));
+    let rows = compare(&evidence);
+    assert_eq!(conclude(&rows), (Outcome::Passed, String::new()));
+    assert!(rows.len() > 10, "{rows:?}");
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_named() {
+    let path = |path: &str| Some(format!("/data/x/{path}"));
+    assert_eq!(
+        write_error(|incident| incident.cause = None),
+        ["nothing false", "verdict and cause"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.device = None),
+        ["device", "serial"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.syncs[0].errno = Some("EIO".into())),
+        ["errno of the caller"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.syncs[0].pid = 8),
+        ["errno of the caller", "file"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.syncs[0].path = path("b")),
+        ["file"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.requests[0].sector = Some(8)),
+        ["sector"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.requests[0].disk = "nvme0c0n1".into()),
+        ["request's disk"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.requests[0].status = Some("IOERR".into())),
+        ["block status"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.requests[0].nvme = None),
+        ["NVMe status"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.requests[0].path = path("b")),
+        ["request's file"]
+    );
+    assert_eq!(
+        write_error(|incident| incident.log_events.clear()),
+        ["line of the broker"]
+    );
+}
+
+#[test]
+fn a_healthy_disk_gets_no_answer() {
+    let mut evidence = evidence(Fault::Healthy, truth(0, 0), Vec::new());
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.lost = BTreeMap::from([("unmatched_exit".to_owned(), 1)]);
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.lost = BTreeMap::from([("ring_full".to_owned(), 1)]);
+    evidence.told = vec![told(incident())];
+    evidence.missing_hooks = vec!["fsync".to_owned()];
+    assert_eq!(failed(&evidence), ["nothing false", "hooks", "loss"]);
+}
+
+#[test]
+fn a_held_write_is_told_in_flight_and_by_its_delay() {
+    let mut held = incident();
+    held.verdict = "STALLED".into();
+    held.cause = Some("device-stall".into());
+    held.requests[0].errno = None;
+    held.requests[0].device_ns = Some(7_014_000_000);
+    let mut evidence = evidence(Fault::Stall, truth(0, 7000), vec![held]);
+    assert_eq!(failed(&evidence), ["told in flight"]);
+    assert!(!is_complete(Fault::Stall, &evidence.told));
+    evidence.told[0].was_in_flight = true;
+    assert_eq!(failed(&evidence), [""; 0]);
+    assert!(is_complete(Fault::Stall, &evidence.told));
+    evidence.told[0].last.requests[0].device_ns = Some(2_000_000_000);
+    assert_eq!(failed(&evidence), ["time in the device"]);
+}
+
+#[test]
+fn a_late_error_is_told_before_a_sync_fails() {
+    let mut late = incident();
+    late.syncs[0].told_late_by_ns = Some(6_000_000_000);
+    let mut evidence = evidence(Fault::LateError, truth(5, 0), vec![late]);
+    assert_eq!(failed(&evidence), ["told before a sync failed"]);
+    evidence.told[0].first.syncs.clear();
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.syncs[0].told_late_by_ns = None;
+    assert_eq!(failed(&evidence), ["age of the failure"]);
+}
+
+#[test]
+fn a_gap_has_its_reason_and_a_failure_comes_first() {
+    let row = |passed: bool, gap: Option<&str>| Assertion {
+        name: "n".into(),
+        passed,
+        wanted: "w".into(),
+        got: "g".into(),
+        gap: gap.map(str::to_owned),
+    };
+    let gap = row(false, Some("reason"));
+    let all = [row(true, None), gap.clone()];
+    assert_eq!(conclude(&all), (Outcome::ExpectedGap, "reason".to_owned()));
+    let all = [gap, row(false, None)];
+    assert_eq!(
+        conclude(&all),
+        (Outcome::Failed, "n: g instead of w".to_owned())
+    );
+}

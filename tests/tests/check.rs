@@ -100,3 +100,69 @@ fn verified_instructions_are_told_by_program() {
         assert!(is_count || count.starts_with("unknown"), "{line}");
     }
 }
+
+/// Runs check as nobody, with these capabilities and no others.
+fn check_with(capabilities: &str) -> (Value, i32) {
+    let set = format!("-all,{capabilities}");
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(format!("--inh-caps={set}"))
+        .arg(format!("--ambient-caps={set}"))
+        .arg(format!("--bounding-set={set}"))
+        .arg(binary())
+        .args(["check", "--json"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report = serde_json::from_str(&text).unwrap_or_else(|error| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        panic!("{error} in {text}, stderr {stderr}")
+    });
+    (report, output.status.code().unwrap())
+}
+
+fn need<'r>(report: &'r Value, name: &str) -> &'r str {
+    let needs = report["needs"].as_array().unwrap();
+    let row = needs.iter().find(|need| need["name"] == name).unwrap();
+    row["state"].as_str().unwrap()
+}
+
+#[test]
+fn the_capabilities_that_it_names_are_enough_for_nobody() {
+    let all = "+bpf,+perfmon,+dac_read_search,+sys_ptrace,+syslog";
+    let (report, code) = check_with(all);
+    assert_eq!(code, 0, "{report}");
+    for row in report["hooks"].as_array().unwrap() {
+        if row["required"] == true {
+            assert_eq!(row["state"], "attached", "{row}");
+        }
+    }
+    for name in [
+        "CAP_BPF",
+        "CAP_PERFMON",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_SYSLOG",
+    ] {
+        assert_eq!(need(&report, name), "held");
+    }
+    let missing = report["missing_facts"].to_string();
+    assert!(!missing.contains("kallsyms"), "{missing}");
+}
+
+#[test]
+fn a_capability_that_is_missing_is_named_with_what_it_costs() {
+    let (report, code) = check_with("+bpf,+perfmon");
+    assert_eq!(code, 3);
+    assert_eq!(need(&report, "CAP_DAC_READ_SEARCH"), "missing");
+    assert_eq!(need(&report, "tracefs"), "unreadable");
+    let fsync = hook(&report, "fsync");
+    assert_eq!(fsync["state"], "failed");
+    let reason = fsync["reason"].as_str().unwrap();
+    assert!(reason.ends_with("tracepoint: no tracefs"), "{reason}");
+    // Without tracefs the rest works.
+    assert_eq!(hook(&report, "block_rq_complete")["state"], "attached");
+    let (report, code) = check_with("+bpf,+perfmon,+dac_read_search");
+    assert_eq!(code, 0);
+    assert_eq!(need(&report, "CAP_SYS_PTRACE"), "missing");
+    assert_eq!(need(&report, "CAP_SYSLOG"), "missing");
+}

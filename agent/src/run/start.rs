@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -51,6 +52,15 @@ pub fn find_tracefs() -> Result<PathBuf, String> {
     };
     if let Some(place) = found() {
         return Ok(place);
+    }
+    // Mounted (and not covered by another mount), but closed to others than root.
+    let is_closed = |place: &&&str| {
+        fs::read_dir(place).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    };
+    if let Some(place) = places.iter().find(is_closed) {
+        return Err(format!(
+            "read {place}: not permitted without CAP_DAC_READ_SEARCH, which root has"
+        ));
     }
     // SAFETY: constant NUL-terminated strings; the call keeps none of them.
     let mounted = unsafe {
@@ -247,6 +257,7 @@ fn handicap(
         .find(|why| why.contains(BTF));
     let is_sync_missing = names.iter().any(|name| name.ends_with("sync"));
     let why = match (btf, tracefs_error) {
+        (_, Some(error)) if is_sync_missing && error.starts_with("read ") => error.clone(),
         (_, Some(error)) if is_sync_missing => format!(
             "mount tracefs on /sys/kernel/tracing: {error}; as root: mount -t tracefs tracefs /sys/kernel/tracing"
         ),
@@ -325,6 +336,9 @@ mod tests {
         let error = "operation not permitted".to_owned();
         let line = handicap(&states, &resolved, Some(&error)).unwrap();
         assert!(line.contains("mount -t tracefs"), "{line}");
+        let error = "read /sys/kernel/tracing: not permitted".to_owned();
+        let line = handicap(&states, &resolved, Some(&error)).unwrap();
+        assert!(line.ends_with(&format!(": {error}")), "{line}");
         let mut attached = hook("fsync", "");
         "tracepoint".clone_into(&mut attached.form);
         assert_eq!(handicap(&[attached], &resolved, None), None);

@@ -107,3 +107,68 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::helper::testdir::TestDir;
+
+    fn fixture(kernel: &str) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("../tests/fixtures/btf/{kernel}.btf"));
+        fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn btf_that_is_damaged_or_foreign_ends_with_what_it_is() {
+        let dir = TestDir::new("check-btf");
+        let path = dir.path().join("vmlinux");
+        let good = fixture("6.12.101-amd64");
+        let mut big_endian = good.clone();
+        big_endian.swap(0, 1);
+        for (content, says) in [
+            (&good[..good.len() - 9], "truncated in the string section"),
+            (&good[..20], "truncated in the header"),
+            (&big_endian[..], "big-endian BTF"),
+            (b"no BTF at all", "bad magic"),
+            (b"", "it is empty"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = of_btf(&path, &[]).err().map(|error| error.to_string());
+            let error = error.unwrap_or_default();
+            assert!(error.contains(says), "{says}: {error}");
+            assert!(error.contains("vmlinux: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_cannot_be_read_is_noted_and_the_rest_is_told() {
+        let dir = TestDir::new("check-module");
+        let image = dir.path().join("vmlinux");
+        fs::write(&image, fixture("6.12.101-arm64")).unwrap();
+        let broken = dir.path().join("xfs.ko");
+        fs::write(&broken, b"no BTF").unwrap();
+        let modules = [
+            ("xfs".to_owned(), broken),
+            ("btrfs".to_owned(), dir.path().join("none")),
+        ];
+        let report = of_btf(&image, &modules).unwrap();
+        assert!(report.ok);
+        let text = render(&report);
+        assert!(
+            text.contains("note: parse BTF of module xfs: bad magic"),
+            "{text}"
+        );
+        assert!(text.contains("note: module btrfs: open "), "{text}");
+        assert!(
+            text.contains("not known of this kernel: xfs_inode_i_vnode"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("ok: all required hooks are likely\n"),
+            "{text}"
+        );
+    }
+}

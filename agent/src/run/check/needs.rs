@@ -83,6 +83,7 @@ pub fn live(sys_root: &Path, proc_root: &Path, resolved: &ResolvedFacts) -> Vec<
             &path.display().to_string(),
             "tracepoints of system calls and journals",
         ),
+        Err(why) if why.starts_with("read ") => need("tracefs", "unreadable", &why),
         Err(why) => need(
             "tracefs",
             "missing",

@@ -130,7 +130,7 @@ mod tests {
         big_endian.swap(0, 1);
         for (content, says) in [
             (&good[..good.len() - 9], "truncated in the string section"),
-            (&good[..20], "truncated in the header"),
+            (&good[..10], "truncated in the header"),
             (&big_endian[..], "big-endian BTF"),
             (b"no BTF at all", "bad magic"),
             (b"", "it is empty"),

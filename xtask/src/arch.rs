@@ -33,6 +33,14 @@ impl Arch {
         }
     }
 
+    /// As Debian names it.
+    pub const fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
     /// What rustc builds for: static, so that it runs on any distribution.
     pub const fn target(self) -> &'static str {
         match self {

@@ -63,6 +63,25 @@ pub fn lab(arch: Arch, release: bool) -> anyhow::Result<Option<Vec<PathBuf>>> {
     build(command, "the lab", arch, release)
 }
 
+/// The init of a virtual machine. It is small, and shipped to nobody: its bytes
+/// may depend on this machine.
+pub fn guest_init(arch: Arch) -> anyhow::Result<PathBuf> {
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--package",
+        "fsyncscope-tests",
+        "--bin",
+        "guest-init",
+    ]);
+    command.args(["--profile", "release"]);
+    let binaries = build(command, "the init of the guests", arch, false)?;
+    let mut binaries = binaries
+        .context("the init of the guests does not build")?
+        .into_iter();
+    binaries.next().context("cargo built no init")
+}
+
 /// Runs cargo; `None` if it said why it does not build.
 fn build(
     mut command: Command,

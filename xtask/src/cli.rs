@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fsyncscope_tests::faultdisk::FsKind;
+use fsyncscope_tests::guest::fault::Fault;
 
 use crate::arch::Arch;
 
@@ -34,6 +36,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Hold what the agent says of hundreds of drawn faults against what happened, as root
     Truth(TruthArgs),
+    /// Run the agent on every kernel, in virtual machines whose disks fail, as root
+    Kernels(KernelsArgs),
     /// Measure what the agent costs, beside its peers, as root
     Bench(BenchArgs),
     /// Make what is released: static binaries, checksums, bills of materials, man pages
@@ -96,7 +100,7 @@ pub enum Ring {
     Replay,
     /// Root on this machine: real eBPF, real ext4, a disk that fails on demand
     Live,
-    /// The same in a VM per kernel; comes with the VM matrix, not there yet
+    /// Other kernels in virtual machines: the subset of `cargo xtask kernels`
     Kernels,
 }
 
@@ -274,6 +278,54 @@ pub struct TruthArgs {
     /// Use this agent, and build none
     #[arg(long, value_name = "FILE", conflicts_with = "release")]
     pub agent: Option<std::path::PathBuf>,
+}
+
+/// Of `kernels`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Kernels come from the distribution's archive, by apt with a configuration of its
+own; each boots in QEMU (software emulation, nothing of the host is needed) with
+the released agent, a writer that behaves like a broker, and an NVMe disk that
+fails on demand. Each cell asserts verdict, cause, file, device, sector, errno,
+status, and that nothing false is said and nothing lost.
+A run of the whole matrix writes docs/KERNELS.md. Evidence of cells that failed is
+kept in the folder for temporary files.
+Exit codes: 0 all as expected, 1 a cell failed, 2 the lab could not run it.
+
+  cargo xtask kernels --kernel 5.10 --arch amd64 --fs ext4 --fault write-error
+  cargo xtask kernels --kernel any:6.16 --arch arm64 --fs xfs
+  cargo xtask kernels --resume           only what has not passed with this agent")]
+pub struct KernelsArgs {
+    /// Only this kernel of tests/KERNELS, or any:VERSION of the archive (repeatable)
+    #[arg(long, value_name = "VERSION", value_delimiter = ',')]
+    pub kernel: Vec<String>,
+    /// Only this architecture (repeatable) [default: both]
+    #[arg(long, value_enum, value_name = "ARCH", value_delimiter = ',')]
+    pub arch: Vec<Arch>,
+    /// Only this file system (repeatable) [default: both]
+    #[arg(long, value_enum, value_name = "FS", value_delimiter = ',')]
+    pub fs: Vec<FsKind>,
+    /// Only this fault (repeatable) [default: all]
+    #[arg(long, value_enum, value_name = "FAULT", value_delimiter = ',')]
+    pub fault: Vec<Fault>,
+    /// Only `fsyncscope check`, no faults
+    #[arg(long, conflicts_with = "fault")]
+    pub check: bool,
+    /// How many machines run at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vms: u32,
+    /// Leave out cells that have passed with the same agent
+    #[arg(long)]
+    pub resume: bool,
+    /// One JSON object a line: cells, and what `check` said
+    #[arg(long)]
+    pub json: bool,
+    /// Keep the evidence of all cells, not only of those that failed
+    #[arg(long)]
+    pub keep: bool,
+    /// Use this agent, a static binary of the one architecture picked by --arch
+    #[arg(long, value_name = "FILE", requires = "arch")]
+    pub agent: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod dist;
 mod bench;
 mod demo;
 mod truth;
+mod kernels;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ fn run() -> anyhow::Result<u8> {
         cli::Command::Test(args) => test::main(&args),
         cli::Command::Demo(args) => demo::main(&args),
         cli::Command::Truth(args) => truth::main(&args),
+        cli::Command::Kernels(args) => kernels::main(&args),
         cli::Command::Bench(args) => bench::main(&args),
         cli::Command::Dist(args) => dist::main(&args),
         cli::Command::Tidy(args) => tidy::main(&args),

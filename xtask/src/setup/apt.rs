@@ -36,13 +36,22 @@ const PROMTOOL: Need = need("promtool", "prometheus", "checks what export serves
 const FIO: Need = need("fio", "fio", "load of the bench and of a demo");
 const BIOLATENCY: Need = need("biolatency", "libbpf-tools", "peer of the bench");
 const BPFTRACE: Need = need("bpftrace", "bpftrace", "peer of the bench");
+const QEMU_X86: Need = need("qemu-system-x86_64", "qemu-system-x86", "other kernels");
+const QEMU_ARM: Need = need("qemu-system-aarch64", "qemu-system-arm", "other kernels");
+const XZ: Need = need("xz", "xz-utils", "modules of other kernels");
+const ZSTD: Need = need("zstd", "zstd", "modules of other kernels");
 const BPFTOOL: Need = need("bpftool", "bpftool", "run time of BPF programs");
 
 impl Need {
     /// Of any command.
     pub const ALL: &[Need] = &[
-        LOSETUP, MKFS_EXT4, MKFS_XFS, JAVA, MVN, PROMTOOL, FIO, BIOLATENCY, BPFTRACE, BPFTOOL,
+        LOSETUP, MKFS_EXT4, MKFS_XFS, JAVA, MVN, PROMTOOL, FIO, BIOLATENCY, BPFTRACE, BPFTOOL, XZ,
+        ZSTD,
     ];
+    /// Of other kernels, beside QEMU, which has rules of its own.
+    pub const KERNELS: &[Need] = &[MKFS_EXT4, MKFS_XFS, XZ, ZSTD];
+    /// QEMU.
+    pub const QEMU: &[Need] = &[QEMU_X86, QEMU_ARM];
     /// Of the live ring.
     pub const LIVE: &[Need] = &[LOSETUP, MKFS_EXT4, MKFS_XFS, JAVA, MVN, PROMTOOL];
     /// Of the bench.

@@ -3,9 +3,11 @@
 //! and why, and touches nothing else. Not here: what a command does with it.
 
 mod apt;
+mod qemu;
 mod toolchain;
 
 pub use apt::{Need, packages};
+pub use qemu::qemu;
 pub use toolchain::{kernel_side, target_of};
 
 use std::env;
@@ -40,6 +42,7 @@ pub fn all() -> anyhow::Result<()> {
     kernel_side()?;
     if is_root() {
         packages(Need::ALL)?;
+        qemu()?;
     } else {
         crate::process::say(
             "not root: packages are left alone; demo, bench and the live ring need root anyway",

@@ -1,0 +1,317 @@
+//! The distribution's archive, asked by apt with a configuration of its own: own
+//! lists, own cache, no installed packages, any architecture. In: the machine's
+//! own sources (so no mirror is named here), a kernel. Out: its packages, checked
+//! by apt against the archive's signature, in the cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use super::list::{Kernel, parse_version};
+use crate::arch::Arch;
+use crate::process::{output, run, say};
+
+/// Where kernels from 5.10 on are found.
+const SUITES: [&str; 5] = [
+    "bullseye",
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "trixie-backports",
+];
+
+/// The archive's own keys, where the distribution puts them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The archive, for one architecture.
+#[derive(Debug)]
+pub struct Archive {
+    dir: PathBuf,
+    arch: Arch,
+    names: Vec<String>,
+}
+
+/// A kernel that the archive holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// `uname -r`.
+    pub release: String,
+    /// The packages that hold image and modules.
+    pub packages: Vec<String>,
+}
+
+impl Archive {
+    /// Opens it; the lists are fetched if they are older than a day, and old ones
+    /// are good enough if that fails.
+    pub fn open(cache: &Path, arch: Arch) -> anyhow::Result<Self> {
+        let dir = cache.join("apt").join(arch.debian());
+        for folder in ["lists/partial", "archives/partial", "empty"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        let write = |name: &str, text: &str| {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+        };
+        write("status", "")?;
+        write("apt.conf", &configuration(&dir, arch))?;
+        let mut archive = Archive {
+            dir: dir.clone(),
+            arch,
+            names: Vec::new(),
+        };
+        if !archive.is_fresh() {
+            write("sources.list", &sources()?)?;
+            say(format!(
+                "apt: lists of kernels for {} (own folder, nothing is installed)",
+                arch.name()
+            ));
+            let fetched = run(archive.apt("apt-get").args(["-qq", "update"]));
+            match fetched {
+                Ok(()) => write("fetched", "")?,
+                Err(err) if archive.dir.join("fetched").exists() => {
+                    say(format!(
+                        "{err:#}; going on with the lists of an earlier run"
+                    ));
+                }
+                Err(err) => {
+                    return Err(err).context("ask the archive (is the network reachable?)");
+                }
+            }
+        }
+        let names = output(archive.apt("apt-cache").args(["pkgnames", "linux-"]))?;
+        archive.names = names.lines().map(str::to_owned).collect();
+        Ok(archive)
+    }
+
+    fn is_fresh(&self) -> bool {
+        let fetched = self.dir.join("fetched").metadata();
+        let age = fetched
+            .and_then(|meta| meta.modified())
+            .map(|time| time.elapsed());
+        matches!(age, Ok(Ok(age)) if age.as_secs() < 24 * 3600)
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.dir.join("apt.conf"));
+        command
+    }
+
+    /// The newest kernel of that version.
+    pub fn find(&self, kernel: &Kernel) -> anyhow::Result<Found> {
+        find(&self.names, kernel, self.arch)
+    }
+
+    /// The packages' files in the cache, fetched unless they are there.
+    pub fn fetch(&self, found: &Found) -> anyhow::Result<Vec<PathBuf>> {
+        let archives = self.dir.join("archives");
+        let missing: Vec<&String> = found
+            .packages
+            .iter()
+            .filter(|package| find_file(&archives, package).is_none())
+            .collect();
+        if !missing.is_empty() {
+            say(format!("apt: fetching {}", found.packages.join(", ")));
+            // It goes on with what an earlier, interrupted run has left.
+            run(self
+                .apt("apt-get")
+                .args(["-qq", "download"])
+                .args(&missing)
+                .current_dir(&archives))
+            .with_context(|| format!("fetch {}", found.packages.join(", ")))?;
+        }
+        found
+            .packages
+            .iter()
+            .map(|package| {
+                find_file(&archives, package)
+                    .with_context(|| format!("apt fetched {package}, and it is not there"))
+            })
+            .collect()
+    }
+}
+
+fn find_file(archives: &Path, package: &str) -> Option<PathBuf> {
+    let begin = format!("{package}_");
+    fs::read_dir(archives).ok()?.flatten().find_map(|entry| {
+        let name = entry.file_name();
+        let name = name.to_str()?;
+        (name.starts_with(&begin) && name.ends_with(".deb")).then(|| entry.path())
+    })
+}
+
+/// Nothing of the machine's own state is read or written.
+fn configuration(dir: &Path, arch: Arch) -> String {
+    let dir = dir.display();
+    let arch = arch.debian();
+    format!(
+        "Dir::State \"{dir}\";\n\
+         Dir::State::lists \"{dir}/lists\";\n\
+         Dir::State::status \"{dir}/status\";\n\
+         Dir::Cache \"{dir}\";\n\
+         Dir::Etc::sourcelist \"{dir}/sources.list\";\n\
+         Dir::Etc::sourceparts \"{dir}/empty\";\n\
+         Dir::Etc::preferencesparts \"{dir}/empty\";\n\
+         APT::Architecture \"{arch}\";\n\
+         APT::Architectures {{ \"{arch}\"; }};\n\
+         APT::Sandbox::User \"root\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::Retries \"3\";\n"
+    )
+}
+
+fn sources() -> anyhow::Result<String> {
+    if !Path::new(KEYRING).exists() {
+        bail!("no keys of the archive ({KEYRING}): install debian-archive-keyring");
+    }
+    Ok(sources_of(&mirror()?))
+}
+
+fn sources_of(mirror: &str) -> String {
+    SUITES
+        .iter()
+        .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+        .collect()
+}
+
+/// The mirror that this machine's own apt uses.
+pub fn mirror() -> anyhow::Result<String> {
+    let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)|$(CREATED_BY)";
+    let targets = output(Command::new("apt-get").args(["indextargets", "--format", format]))
+        .context("ask apt for its sources")?;
+    parse_mirror(&targets).context("apt on this machine has no source of Debian's main archive")
+}
+
+fn parse_mirror(targets: &str) -> Option<String> {
+    targets.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split('|').collect();
+        match fields[..] {
+            ["Debian", "Debian", uri, "Packages"] => Some(uri.trim_end_matches('/').to_owned()),
+            _ => None,
+        }
+    })
+}
+
+fn find(names: &[String], kernel: &Kernel, arch: Arch) -> anyhow::Result<Found> {
+    let asked = parse_version(&kernel.version)?;
+    let end = match &*kernel.flavour {
+        "generic" => format!("-{}", arch.debian()),
+        flavour => format!("-{flavour}-{}", arch.debian()),
+    };
+    let releases = names.iter().filter_map(|name| {
+        let release = name
+            .strip_prefix("linux-image-")
+            .or_else(|| name.strip_prefix("linux-binary-"))?;
+        // `6.12.95+deb12`, `5.10.0-32`
+        let version = release.strip_suffix(&end)?;
+        let is_plain = version.chars().all(|c| {
+            c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | '~') || "debpo".contains(c)
+        });
+        let numbers = numbers_of(version);
+        (is_plain && numbers.starts_with(&asked)).then_some((numbers, release))
+    });
+    let (_, release) = releases.max().with_context(|| {
+        format!(
+            "the archive has no kernel {} ({}) for {}",
+            kernel.version,
+            kernel.flavour,
+            arch.name()
+        )
+    })?;
+    let has = |name: &String| names.iter().any(|known| known == name);
+    // From 6.19 on the image is split in two, and linux-image only asks for both.
+    let binary = format!("linux-binary-{release}");
+    let modules = format!("linux-modules-{release}");
+    let packages = match has(&binary) && has(&modules) {
+        true => vec![binary, modules],
+        false => vec![format!("linux-image-{release}")],
+    };
+    Ok(Found {
+        release: release.to_owned(),
+        packages,
+    })
+}
+
+/// `6.12.95+deb12` → 6, 12, 95, 12.
+fn numbers_of(version: &str) -> Vec<u64> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(version: &str, flavour: &str) -> Kernel {
+        Kernel {
+            version: version.into(),
+            flavour: flavour.into(),
+            is_ci: false,
+        }
+    }
+
+    #[test]
+    fn the_newest_release_of_a_version_is_taken_by_number() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-amd64-dbg",
+            "linux-image-6.12.95+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb13-cloud-amd64",
+            "linux-image-6.12.117+deb13-cloud-amd64-unsigned",
+            "linux-image-6.1.0-50-amd64",
+            "linux-image-cloud-amd64",
+        ]
+        .map(str::to_owned);
+        let find = |version, flavour| {
+            find(&names, &kernel(version, flavour), Arch::X86_64).map(|found| found.release)
+        };
+        assert_eq!(find("6.1", "cloud").unwrap(), "6.1.0-50-cloud-amd64");
+        assert_eq!(find("6.12", "cloud").unwrap(), "6.12.117+deb13-cloud-amd64");
+        assert_eq!(
+            find("6.12.95", "cloud").unwrap(),
+            "6.12.95+deb12-cloud-amd64"
+        );
+        assert_eq!(find("6.1", "generic").unwrap(), "6.1.0-50-amd64");
+        let err = find("6.13", "cloud").unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "the archive has no kernel 6.13 (cloud) for x86_64"
+        );
+    }
+
+    #[test]
+    fn a_split_kernel_is_two_packages() {
+        let names = [
+            "linux-image-7.3.4+deb13-cloud-arm64",
+            "linux-binary-7.3.4+deb13-cloud-arm64",
+            "linux-modules-7.3.4+deb13-cloud-arm64",
+        ]
+        .map(str::to_owned);
+        let found = find(&names, &kernel("7.3", "cloud"), Arch::Aarch64).unwrap();
+        assert_eq!(
+            found.packages,
+            [
+                "linux-binary-7.3.4+deb13-cloud-arm64",
+                "linux-modules-7.3.4+deb13-cloud-arm64"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_mirror_is_that_of_the_main_archive() {
+        let targets = "Vendor|x|http://vendor.test/|Packages\n\
+                       Debian|Debian-Security|http://mirror.test/security/|Packages\n\
+                       Debian|Debian|http://mirror.test/debian/|Translations\n\
+                       Debian|Debian|http://mirror.test/debian/|Packages\n";
+        let mirror = parse_mirror(targets).unwrap();
+        assert_eq!(mirror, "http://mirror.test/debian");
+        assert!(sources_of(&mirror).contains(" http://mirror.test/debian trixie-backports main\n"));
+        assert_eq!(parse_mirror(""), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! A kernel, ready to boot: image and modules, out of its packages. Unpacked once
+//! into the cache; a folder there is whole or not there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use super::archive::{Archive, Found};
+use super::list::Kernel;
+use super::modules::{self, Module};
+use crate::arch::Arch;
+use crate::process::run;
+
+/// A kernel.
+#[derive(Debug)]
+pub struct Image {
+    /// As in tests/KERNELS.
+    pub version: String,
+    /// `uname -r`.
+    pub release: String,
+    /// Of which architecture.
+    pub arch: Arch,
+    /// What QEMU boots.
+    pub vmlinuz: PathBuf,
+    /// What the guest loads.
+    pub modules: Vec<Module>,
+}
+
+/// Takes a kernel from the cache, or from the archive.
+pub fn get(cache: &Path, archive: &Archive, kernel: &Kernel, arch: Arch) -> anyhow::Result<Image> {
+    let found = archive.find(kernel)?;
+    let dir = cache.join("images").join(arch.name()).join(&found.release);
+    if !dir.is_dir() {
+        unpack(archive, &found, &dir)?;
+    }
+    let release = &found.release;
+    let vmlinuz = first_that_is(&[
+        dir.join("boot").join(format!("vmlinuz-{release}")),
+        dir.join("usr/lib/modules").join(release).join("vmlinuz"),
+    ])?;
+    let modules = first_that_is(&[
+        dir.join("usr/lib/modules").join(release).join("kernel"),
+        dir.join("lib/modules").join(release).join("kernel"),
+    ])?;
+    Ok(Image {
+        version: kernel.version.clone(),
+        release: found.release,
+        arch,
+        vmlinuz,
+        modules: modules::collect(modules.parent().unwrap_or(&dir))?,
+    })
+}
+
+fn unpack(archive: &Archive, found: &Found, dir: &Path) -> anyhow::Result<()> {
+    let files = archive.fetch(found)?;
+    let part = dir.with_extension(format!("part-{}", std::process::id()));
+    let what = || format!("unpack {} into {}", found.release, part.display());
+    fs::create_dir_all(&part).with_context(what)?;
+    let unpacked = files.iter().try_for_each(|file| {
+        run(Command::new("dpkg-deb").arg("-x").arg(file).arg(&part)).with_context(what)
+    });
+    let placed = unpacked.and_then(|()| fs::rename(&part, dir).with_context(what));
+    if placed.is_err() {
+        // A disk that is full must not stay so because of us.
+        let _ = fs::remove_dir_all(&part);
+    }
+    placed
+}
+
+fn first_that_is(paths: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    let found = paths.iter().find(|path| path.exists());
+    found
+        .cloned()
+        .with_context(|| format!("the package has no {}", paths[0].display()))
+}

@@ -1,0 +1,191 @@
+//! `cargo xtask kernels`: the agent on every kernel, in virtual machines whose
+//! disks fail on demand. In: tests/KERNELS and what was picked. Out: a table (or
+//! JSON), evidence of what failed, docs/KERNELS.md after the whole matrix.
+//!
+//! `list` says which kernels, `archive` fetches them, `image` and `modules` unpack
+//! them, `initramfs` packs what a guest runs, `disk` and `qemu` are its machine,
+//! `boot` sees one boot through, `work` deals the boots to a few machines at a
+//! time, `table` and `page` show what came out. What a guest does is in the tests'
+//! crate (`guest`).
+
+mod archive;
+mod boot;
+mod disk;
+mod image;
+mod initramfs;
+mod list;
+mod modules;
+mod page;
+mod qemu;
+mod table;
+mod work;
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, bail};
+use fsyncscope_tests::faultdisk::FsKind;
+use fsyncscope_tests::guest::fault::{Fault, deal_boots};
+use fsyncscope_tests::lab::Lab;
+
+use self::archive::Archive;
+pub use self::archive::mirror;
+use self::boot::{Job, Programs};
+use self::work::{Boot, Store};
+use crate::arch::Arch;
+use crate::build;
+use crate::cli::KernelsArgs;
+use crate::process::{EXIT_COULD_NOT_RUN, EXIT_NOT_SO, is_root, repository, say};
+use crate::setup::{self, Need};
+
+/// `cargo xtask kernels`.
+pub fn main(args: &KernelsArgs) -> anyhow::Result<u8> {
+    let outcome = run(args)?;
+    Ok(outcome.exit_code())
+}
+
+/// Whether what `--version` printed is of a QEMU that cannot be used.
+pub fn qemu_is_too_old(said: &str) -> bool {
+    qemu::parse_version(said).is_none_or(qemu::is_too_old)
+}
+
+/// The subset for every change: three kernels, both architectures, two faults.
+pub fn subset() -> anyhow::Result<table::Outcome> {
+    let kernels = known_kernels()?.into_iter().filter(|kernel| kernel.is_ci);
+    run(&KernelsArgs {
+        kernel: kernels.map(|kernel| kernel.version).collect(),
+        arch: Vec::new(),
+        fs: vec![FsKind::Ext4],
+        fault: vec![Fault::WriteError, Fault::LateError],
+        check: false,
+        vms: 2,
+        resume: false,
+        json: false,
+        keep: false,
+        agent: None,
+    })
+}
+
+fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
+    if !is_root() {
+        bail!("not root: the disks of the machines are served by FUSE");
+    }
+    if !Path::new("/dev/fuse").exists() {
+        bail!("no /dev/fuse, on which the disks of the machines are built");
+    }
+    let kernels = list::pick(&known_kernels()?, &args.kernel)?;
+    let archs = or_all(&args.arch, &Arch::ALL);
+    let file_systems = or_all(&args.fs, &[FsKind::Ext4, FsKind::Xfs]);
+    let faults = or_all(&args.fault, Fault::all());
+    setup::packages(Need::KERNELS)?;
+    setup::qemu()?;
+    let cache = setup::cache()?.join("kernels");
+    let mut boots = Vec::new();
+    let mut programs = Vec::new();
+    for arch in &archs {
+        qemu::require_usable(*arch)?;
+        let own = read_programs(*arch, args.agent.as_deref())?;
+        let store = Store::open(&cache, *arch, hash(&own))?;
+        let archive = Archive::open(&cache, *arch)?;
+        for kernel in &kernels {
+            let image = image::get(&cache, &archive, kernel, *arch)?;
+            let image = std::sync::Arc::new(image);
+            // `check` says the same whatever is on the disk.
+            let nr_fs = if args.check { 1 } else { file_systems.len() };
+            for fs in &file_systems[..nr_fs] {
+                let wanted = match args.resume {
+                    true => store.not_passed(&image, *fs, &faults),
+                    false => faults.clone(),
+                };
+                let deals = if args.check {
+                    vec![Vec::new()]
+                } else {
+                    deal_boots(&wanted)
+                };
+                boots.extend(deals.into_iter().map(|faults| Boot {
+                    image: image.clone(),
+                    programs: programs.len(),
+                    job: Job {
+                        fs: *fs,
+                        faults,
+                        keep_all: args.keep,
+                    },
+                }));
+            }
+        }
+        programs.push((own, store));
+    }
+    stop_on_interrupt();
+    let lab = Lab::open()?;
+    let outcome = work::all(&lab, boots, &programs, args)?;
+    drop(lab);
+    table::print(&outcome, args.json)?;
+    let is_whole = args.kernel.is_empty() && archs.len() == 2 && file_systems.len() == 2;
+    if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
+        let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
+        page::write(&kernels, &archs, &file_systems, &stores)?;
+    }
+    Ok(outcome)
+}
+
+fn known_kernels() -> anyhow::Result<Vec<list::Kernel>> {
+    let path = repository().join("tests/KERNELS");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    list::parse(&text)
+}
+
+fn or_all<T: Clone>(picked: &[T], all: &[T]) -> Vec<T> {
+    let chosen = if picked.is_empty() { all } else { picked };
+    chosen.to_vec()
+}
+
+fn read_programs(arch: Arch, agent: Option<&Path>) -> anyhow::Result<Programs> {
+    let init = build::guest_init(arch)?;
+    let agent = match agent {
+        Some(agent) => agent.to_owned(),
+        None => build::require_agent_for(arch, true)?,
+    };
+    let read = |path: &Path| fs::read(path).with_context(|| format!("read {}", path.display()));
+    Ok(Programs {
+        init: read(&init)?,
+        agent: read(&agent)?,
+    })
+}
+
+/// Results are good for these very bytes.
+fn hash(programs: &Programs) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&programs.init, &programs.agent).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_stopped() -> bool {
+    boot::STOP.load(Ordering::Relaxed)
+}
+
+/// Ctrl-C stops the machines and lets us clean up after them.
+fn stop_on_interrupt() {
+    extern "C" fn stop(_signal: libc::c_int) {
+        boot::STOP.store(true, Ordering::Relaxed);
+    }
+    let handler: extern "C" fn(libc::c_int) = stop;
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the handler does nothing but store into an atomic.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+    say("Ctrl-C stops in order; --resume goes on from there");
+}
+
+impl table::Outcome {
+    /// A failed cell wins over a lab that could not run.
+    fn exit_code(&self) -> u8 {
+        match (self.nr_failed(), self.nr_broken()) {
+            (0, 0) => 0,
+            (0, _) => EXIT_COULD_NOT_RUN,
+            _ => EXIT_NOT_SO,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! docs/KERNELS.md, out of the stored results of the whole matrix: nothing in it
+//! is written by hand. In: results. Out: the file.
+
+use std::fs;
+
+use anyhow::Context;
+use fsyncscope_tests::faultdisk::FsKind;
+use fsyncscope_tests::guest::fault::Fault;
+use fsyncscope_tests::guest::protocol::Outcome as CellOutcome;
+use serde_json::Value;
+
+use super::list::Kernel;
+use super::table::word;
+use super::work::{Store, Stored};
+use crate::arch::Arch;
+use crate::process::{repository, say};
+
+/// Writes the page.
+pub fn write(
+    kernels: &[Kernel],
+    archs: &[Arch],
+    file_systems: &[FsKind],
+    stores: &[&Store],
+) -> anyhow::Result<()> {
+    let mut results = Vec::new();
+    for arch in archs {
+        let store = stores.iter().find(|store| store.arch() == *arch);
+        let store = store.context("an architecture without results")?;
+        for kernel in kernels {
+            for fs in file_systems {
+                results.push((*arch, *fs, store.get(&kernel.version, *fs)));
+            }
+        }
+    }
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let path = repository().join("docs/KERNELS.md");
+    fs::write(&path, render(&date, &results))
+        .with_context(|| format!("write {}", path.display()))?;
+    say(format!("wrote {}", path.display()));
+    Ok(())
+}
+
+fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
+    let mut text = format!(
+        "# Kernels\n\n\
+         Written by `cargo xtask kernels` on {date}; not by hand. Each cell is a boot of the\n\
+         distribution's own kernel in an emulated machine with an NVMe disk that fails on\n\
+         demand, and the released agent over a writer that behaves like a broker. A cell\n\
+         passes if verdict, cause, file, device, sector, errno and status are right, nothing\n\
+         false is said and nothing is lost.\n\n## Cells\n\n"
+    );
+    text.push_str("| kernel | arch | fs |");
+    for fault in Fault::all() {
+        text.push_str(&format!(" {} |", fault.name()));
+    }
+    text.push_str("\n|---|---|---|");
+    text.push_str(&"---|".repeat(Fault::all().len()));
+    text.push('\n');
+    let mut reasons = Vec::new();
+    for (arch, fs, stored) in results {
+        let head = format!("{} | {} | {}", stored.release, arch.name(), fs.name());
+        text.push_str(&format!("| {head} |"));
+        for fault in Fault::all() {
+            let cell = stored.cells.iter().find(|cell| cell.id == *fault);
+            let shown = cell.map_or("not run", |cell| word(cell.outcome));
+            text.push_str(&format!(" {shown} |"));
+            if let Some(cell) = cell.filter(|cell| cell.outcome != CellOutcome::Passed) {
+                reasons.push(format!(
+                    "| {head} | {} | {} | {} |",
+                    fault.name(),
+                    shown,
+                    cell_text(&cell.why)
+                ));
+            }
+        }
+        text.push('\n');
+    }
+    if !reasons.is_empty() {
+        text.push_str("\n## Not passed\n\n| kernel | arch | fs | fault | | why |\n|---|---|---|---|---|---|\n");
+        for reason in reasons {
+            text.push_str(&reason);
+            text.push('\n');
+        }
+    }
+    text.push_str("\n## Forms of the hooks\n\nAs `fsyncscope check` printed them before the first fault; `-` = not there.\n\n");
+    text.push_str(&render_forms(results));
+    text
+}
+
+fn cell_text(why: &str) -> String {
+    why.replace('|', "/").replace('\n', " ")
+}
+
+/// A row a hook, a column a kernel and architecture.
+fn render_forms(results: &[(Arch, FsKind, Stored)]) -> String {
+    let mut columns: Vec<(String, &Value)> = Vec::new();
+    for (arch, _, stored) in results {
+        let name = format!("{} {}", short(&stored.release), arch.name());
+        if let Some(check) = &stored.check
+            && !columns.iter().any(|(known, _)| *known == name)
+        {
+            columns.push((name, check));
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (_, check) in &columns {
+        for hook in check["hooks"].as_array().into_iter().flatten() {
+            let name = hook["name"].as_str().unwrap_or_default();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    let mut text = String::from("| hook |");
+    for (name, _) in &columns {
+        text.push_str(&format!(" {name} |"));
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(columns.len()));
+    text.push('\n');
+    for name in names {
+        text.push_str(&format!("| {name} |"));
+        for (_, check) in &columns {
+            text.push_str(&format!(" {} |", form(check, name)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn form<'a>(check: &'a Value, name: &str) -> &'a str {
+    let hooks = check["hooks"].as_array().map_or(&[][..], Vec::as_slice);
+    let hook = hooks.iter().find(|hook| hook["name"] == name);
+    let Some(hook) = hook.filter(|hook| !super::table::is_missing(hook)) else {
+        return "-";
+    };
+    match hook["form"].as_str() {
+        Some(form) => form,
+        None => hook["state"].as_str().unwrap_or("-"),
+    }
+}
+
+/// `6.12.95+deb12-cloud-amd64` → `6.12.95`.
+fn short(release: &str) -> &str {
+    let end = release.find(['+', '-']).unwrap_or(release.len());
+    &release[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fsyncscope_tests::guest::protocol::CellResult;
+    use serde_json::json;
+
+    #[test]
+    fn a_gap_stands_in_the_table_with_its_reason() {
+        let cell = CellResult {
+            id: Fault::Stall,
+            outcome: CellOutcome::ExpectedGap,
+            asserts: Vec::new(),
+            why: "no event a|b".into(),
+            took_ms: 1,
+            said: Vec::new(),
+        };
+        let stored = Stored {
+            release: "5.10.0-32-cloud-amd64".into(),
+            check: Some(json!({"hooks": [
+                {"name": "fsync", "state": "attached", "form": "fexit"},
+                {"name": "lock_contention", "state": "absent", "form": null},
+            ]})),
+            cells: vec![cell],
+        };
+        let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Ext4, stored)]);
+        assert!(
+            text.contains("| stall | expected gap | no event a/b |"),
+            "{text}"
+        );
+        assert!(text.contains("| hook | 5.10.0 x86_64 |"), "{text}");
+        assert!(
+            text.contains("| fsync | fexit |\n| lock_contention | - |\n"),
+            "{text}"
+        );
+        assert!(text.contains("| not run |"), "{text}");
+    }
+}

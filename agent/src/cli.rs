@@ -154,7 +154,7 @@ pub struct Check {
     /// Also print how many instructions the verifier walked, by program
     #[arg(short, long)]
     pub verbose: bool,
-    /// Say what would work on a kernel that is not running, from its BTF: raw, or in a vmlinux, or either of them with zstd
+    /// Say what would work on a kernel that is not running, from its BTF: raw, or in a vmlinux or vmlinuz; may be compressed by zstd
     #[arg(long, value_name = "FILE", conflicts_with = "verbose")]
     pub btf: Option<PathBuf>,
     /// BTF of a module of that kernel, such as ext4=FILE (repeatable)

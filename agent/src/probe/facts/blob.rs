@@ -1,9 +1,9 @@
 //! BTF in a file, however it is wrapped: raw (as in /sys/kernel/btf), in the
 //! section `.BTF` of an ELF file (a kernel image, a module), either compressed by
-//! zstd. In: a path; out: [`Blob`], or one line that says what the file is instead.
+//! zstd, or in a bootable image of x86_64 whose payload is. In: a path; out: [`Blob`], or one line that says what the file is instead.
 
 use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::{Read, Seek as _, SeekFrom};
 use std::path::Path;
 
 use ruzstd::decoding::StreamingDecoder;
@@ -13,6 +13,10 @@ use super::live::MAX_BTF_BYTES;
 
 /// A kernel image with debug information, decompressed, has 400 MB at most.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// What tells the kinds of files apart lies within.
+const HEAD_BYTES: usize = 0x250;
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
 /// BTF as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub struct Blob {
 pub fn read_blob(path: &Path) -> Result<Blob, String> {
     let failed = |error: &dyn std::fmt::Display| format!("read {}: {error}", path.display());
     let mut file = File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?;
-    let mut head = [0; 0x206];
+    let mut head = [0; HEAD_BYTES];
     let mut length = 0;
     while length < head.len() {
         match file.read(&mut head[length..]).map_err(|e| failed(&e))? {
@@ -40,18 +44,17 @@ pub fn read_blob(path: &Path) -> Result<Blob, String> {
     }
     file.rewind().map_err(|e| failed(&e))?;
     let head = &head[..length];
-    if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        let decoder = StreamingDecoder::new(file)
-            .map_err(|error| format!("decompress {}: {error}", path.display()))?;
-        let mut data = Vec::new();
-        decoder
-            .take(MAX_FILE_BYTES)
-            .read_to_end(&mut data)
-            .map_err(|error| format!("decompress {}: {error}", path.display()))?;
-        if data.starts_with(b"\x7fELF") {
-            return from_elf(Elf::open(&data[..]), path);
+    if head.starts_with(ZSTD) {
+        return decompressed(file, path);
+    }
+    if let Some(start) = payload_start(head) {
+        file.seek(SeekFrom::Start(start)).map_err(|e| failed(&e))?;
+        let mut magic = [0; 4];
+        if file.read_exact(&mut magic).is_ok() && magic == ZSTD {
+            file.seek(SeekFrom::Start(start)).map_err(|e| failed(&e))?;
+            return decompressed(file, path);
         }
-        return plain(data, path);
+        file.rewind().map_err(|e| failed(&e))?;
     }
     if head.starts_with(b"\x7fELF") {
         return from_elf(Elf::open(&file), path);
@@ -61,6 +64,35 @@ pub fn read_blob(path: &Path) -> Result<Blob, String> {
         .read_to_end(&mut data)
         .map_err(|e| failed(&e))?;
     plain(data, path)
+}
+
+fn decompressed(file: File, path: &Path) -> Result<Blob, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("decompress {}: {error}", path.display());
+    // One frame: a bootable image goes on with other things behind it.
+    let decoder = StreamingDecoder::new(file).map_err(|error| failed(&error))?;
+    let mut data = Vec::new();
+    decoder
+        .take(MAX_FILE_BYTES)
+        .read_to_end(&mut data)
+        .map_err(|error| failed(&error))?;
+    if data.starts_with(b"\x7fELF") {
+        return from_elf(Elf::open(&data[..]), path);
+    }
+    plain(data, path)
+}
+
+/// Where the compressed kernel of a bootable image begins
+/// (Documentation/arch/x86/boot.rst, protocol 2.08 and later).
+fn payload_start(head: &[u8]) -> Option<u64> {
+    if head.get(0x202..0x206) != Some(b"HdrS") {
+        return None;
+    }
+    let setup_sectors = match head.get(0x1f1)? {
+        0 => 4,
+        sectors => u64::from(*sectors),
+    };
+    let offset = u32::from_le_bytes(head.get(0x248..0x24c)?.try_into().ok()?);
+    Some((setup_sectors + 1) * 512 + u64::from(offset))
 }
 
 fn from_elf<R: super::super::elf::ReadAt + ?Sized>(
@@ -95,7 +127,7 @@ fn plain(data: Vec<u8>, path: &Path) -> Result<Blob, String> {
     }
     if data.get(0x202..0x206) == Some(b"HdrS") || data.get(0x38..0x3c) == Some(b"ARM\x64") {
         return is(
-            "a bootable kernel image, not BTF: take /sys/kernel/btf/vmlinux of that kernel, or vmlinux from its debug package",
+            "a bootable kernel image whose payload is not zstd: take /sys/kernel/btf/vmlinux of that kernel, vmlinux from its debug package, or what its scripts/extract-vmlinux makes",
         );
     }
     Ok(Blob {
@@ -124,7 +156,19 @@ mod tests {
         let compress = |data: &[u8]| {
             ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest)
         };
-        for content in [btf.clone(), elf.clone(), compress(&btf), compress(&elf)] {
+        let mut bootable = vec![0; 2 * 512 + 16];
+        bootable[0x1f1] = 1;
+        bootable[0x202..0x206].copy_from_slice(b"HdrS");
+        bootable[0x248] = 16;
+        bootable.extend(compress(&elf));
+        bootable.extend(b"what follows");
+        for content in [
+            btf.clone(),
+            elf.clone(),
+            compress(&btf),
+            compress(&elf),
+            bootable,
+        ] {
             let blob = read("blob", &content).unwrap();
             assert_eq!((blob.btf, blob.base), (btf.clone(), None));
         }

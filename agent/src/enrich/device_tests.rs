@@ -96,7 +96,8 @@ fn md_and_a_loop_of_links_end() {
     assert_eq!(info.leaves.len(), 1);
 }
 
-/// A controller with its attributes, and a path to namespace 1 of subsystem 0.
+/// A controller with its attributes, and a path to namespace 1 of subsystem 0; as
+/// Linux 6.12 shows QEMU's NVMe disk, and two controllers of one subsystem (nvmet).
 fn controller(dir: &TestDir, pci: &str, nr: u32, state: &str) {
     let function = pci.rsplit('/').next().unwrap();
     let at = format!("devices/{pci}/nvme/nvme{nr}");
@@ -205,6 +206,177 @@ fn loop_names_its_file_and_the_file_system_beneath() {
         (leaf.backing_fs_type.as_deref(), leaf.backing_dev),
         (Some("ext4"), 8 << 20 | 1)
     );
+}
+
+/// A dm device over others; as dmsetup, lvm and cryptsetup make them
+/// (Documentation/ABI/testing/sysfs-block-dm).
+fn dm(dir: &TestDir, nr: u32, name: &str, uuid: &str, over: &[&str]) {
+    add(dir, &format!("virtual/block/dm-{nr}"), &format!("253:{nr}"));
+    let at = format!("devices/virtual/block/dm-{nr}");
+    dir.write(&format!("{at}/dm/name"), &format!("{name}\n"));
+    dir.write(&format!("{at}/dm/uuid"), &format!("{uuid}\n"));
+    for lower in over {
+        let disk = lower.rsplit('/').next().unwrap();
+        dir.link(
+            &format!("{at}/slaves/{disk}"),
+            &format!("../../../../{lower}"),
+        );
+    }
+}
+
+fn partition(dir: &TestDir, path: &str, dev: &str) {
+    add(dir, path, dev);
+    dir.write(&format!("devices/{path}/partition"), "2\n");
+}
+
+fn leaves(info: &DeviceInfo) -> Vec<&str> {
+    info.leaves.iter().map(|leaf| leaf.name.as_str()).collect()
+}
+
+fn labels(info: &DeviceInfo) -> Vec<Option<&str>> {
+    info.chain
+        .iter()
+        .map(|link| link.label.as_deref())
+        .collect()
+}
+
+#[test]
+fn volume_on_crypt_on_raid_on_partitions_leads_to_both_disks() {
+    let dir = TestDir::new("dev-deep");
+    for (nr, minor) in [(0, 0), (1, 4)] {
+        let pci = format!("pci0000:00/0000:0{nr}:00.0/nvme/nvme{nr}");
+        let path = format!("{pci}/nvme{nr}n1");
+        disk(&dir, &path, &format!("259:{minor}"), "PLAIN");
+        dir.write(
+            &format!("devices/{path}/device/serial"),
+            &format!("SN{nr}\n"),
+        );
+        let address = format!("0000:0{nr}:00.0\n");
+        dir.write(&format!("devices/{path}/device/address"), &address);
+        let part = format!("{path}/nvme{nr}n1p2");
+        partition(&dir, &part, &format!("259:{}", minor + 2));
+        dir.link(
+            &format!("devices/virtual/block/md127/slaves/nvme{nr}n1p2"),
+            &format!("../../../../{part}"),
+        );
+    }
+    add(&dir, "virtual/block/md127", "9:127");
+    dir.write("devices/virtual/block/md127/md/level", "raid1\n");
+    dm(
+        &dir,
+        0,
+        "luks-data",
+        "CRYPT-LUKS2-0123-luks-data",
+        &["virtual/block/md127"],
+    );
+    dm(&dir, 1, "vg0-kafka", "LVM-abcdef", &["virtual/block/dm-0"]);
+    let info = resolve_device(dir.path(), 253, 1, &[]).unwrap();
+    assert_eq!(info.name, "dm-1");
+    assert_eq!(
+        labels(&info)[..3],
+        [
+            Some("vg0-kafka, lvm"),
+            Some("luks-data, crypt"),
+            Some("raid1")
+        ]
+    );
+    assert_eq!(leaves(&info), ["nvme0n1", "nvme1n1"]);
+    let serials: Vec<_> = info
+        .leaves
+        .iter()
+        .map(|leaf| leaf.serial.as_deref())
+        .collect();
+    assert_eq!(serials, [Some("SN0"), Some("SN1")]);
+    assert_eq!(info.leaves[1].address.as_deref(), Some("0000:01:00.0"));
+}
+
+#[test]
+fn thin_volume_has_the_disk_of_its_pool_once() {
+    let dir = TestDir::new("dev-thin");
+    disk(&dir, "pci/sda", "8:0", "A");
+    partition(&dir, "pci/sda/sda3", "8:3");
+    dm(&dir, 0, "vg0-pool_tmeta", "LVM-a-tmeta", &["pci/sda/sda3"]);
+    dm(&dir, 1, "vg0-pool_tdata", "LVM-a-tdata", &["pci/sda/sda3"]);
+    let pool = ["virtual/block/dm-0", "virtual/block/dm-1"];
+    dm(&dir, 2, "vg0-pool-tpool", "LVM-a-tpool", &pool);
+    dm(&dir, 3, "vg0-kafka", "LVM-b", &["virtual/block/dm-2"]);
+    let info = resolve_device(dir.path(), 253, 3, &[]).unwrap();
+    assert_eq!(leaves(&info), ["sda"]);
+    assert_eq!(labels(&info)[1], Some("vg0-pool-tpool, lvm thin pool"));
+}
+
+#[test]
+fn both_paths_of_a_scsi_multipath_disk_are_leaves() {
+    let dir = TestDir::new("dev-mpath");
+    disk(&dir, "pci/sda", "8:0", "ARRAY");
+    disk(&dir, "pci/sdb", "8:16", "ARRAY");
+    dm(
+        &dir,
+        0,
+        "mpatha",
+        "mpath-3600508b4",
+        &["pci/sda", "pci/sdb"],
+    );
+    let info = resolve_device(dir.path(), 253, 0, &[]).unwrap();
+    assert_eq!(leaves(&info), ["sda", "sdb"]);
+    assert_eq!(labels(&info)[0], Some("mpatha, multipath"));
+}
+
+/// As the ses driver links it (Documentation/ABI/testing/sysfs-class-enclosure).
+#[test]
+fn disk_in_an_enclosure_is_told_with_its_slot_and_adapter() {
+    let dir = TestDir::new("dev-slot");
+    let path = "pci0000:80/0000:80:01.0/0000:81:00.0/host0/target0:0:5/0:0:5:0/block/sdf";
+    disk(&dir, path, "8:80", "ST18000NM");
+    dir.write(
+        &format!("devices/{path}/device/enclosure_device:Slot 05/slot"),
+        "5\n",
+    );
+    let leaf = resolve_device(dir.path(), 8, 80, &[])
+        .unwrap()
+        .leaves
+        .remove(0);
+    assert_eq!(leaf.slot.as_deref(), Some("Slot 05"));
+    assert_eq!(leaf.address.as_deref(), Some("0000:81:00.0"));
+}
+
+#[test]
+fn loop_over_a_file_names_the_disk_that_the_file_lies_on() {
+    let dir = TestDir::new("dev-loop-disk");
+    disk(
+        &dir,
+        "pci0000:00/0000:00:04.0/virtio1/block/vda",
+        "254:0",
+        "",
+    );
+    dir.write(
+        "devices/pci0000:00/0000:00:04.0/virtio1/block/vda/serial",
+        "BHYVE-1\n",
+    );
+    partition(
+        &dir,
+        "pci0000:00/0000:00:04.0/virtio1/block/vda/vda1",
+        "254:1",
+    );
+    add(&dir, "virtual/block/loop0", "7:0");
+    dir.write(
+        "devices/virtual/block/loop0/loop/backing_file",
+        "/var/img\n",
+    );
+    let mounts = parse_mountinfo("22 1 254:1 / / rw - ext4 /dev/vda1 rw\n");
+    let info = resolve_device(dir.path(), 7, 0, &mounts).unwrap();
+    // Its requests are the loop device's: that is the leaf that counts.
+    assert_eq!(leaves(&info), ["loop0"]);
+    assert_eq!(
+        kinds(&info),
+        [
+            ("loop0", ChainKind::Loop),
+            ("vda1", ChainKind::Partition),
+            ("vda", ChainKind::Disk)
+        ]
+    );
+    assert_eq!(info.leaves[0].serial.as_deref(), Some("BHYVE-1"));
+    assert_eq!(info.leaves[0].address.as_deref(), Some("0000:00:04.0"));
 }
 
 #[test]

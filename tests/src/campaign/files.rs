@@ -115,8 +115,13 @@ impl SyncedFile {
             ino: self.ino,
             at_ns: Stamp::now().monotonic_ns,
         });
-        // SAFETY: plain syscall on an open descriptor.
-        unsafe { libc::sync_file_range(self.plain.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        let fd = self.plain.as_raw_fd();
+        record(out, Call::StartWriteback, self.ino, || {
+            // SAFETY: plain syscall on an open descriptor.
+            errno_of(
+                unsafe { libc::sync_file_range(fd, 0, 0, libc::SYNC_FILE_RANGE_WRITE) } as isize,
+            )
+        });
     }
 
     /// fsync, fdatasync or a sync_file_range that waits.

@@ -16,6 +16,8 @@ pub enum Call {
     Msync,
     /// sync_file_range(2) that writes and waits.
     SyncFileRange,
+    /// sync_file_range(2) that starts writing and does not wait: no sync.
+    StartWriteback,
     /// write(2) on a descriptor with O_DSYNC.
     DsyncWrite,
     /// IORING_OP_FSYNC.
@@ -29,7 +31,7 @@ pub enum Call {
 impl Call {
     /// Whether success promises that the data is on the disk.
     pub fn is_sync(self) -> bool {
-        !matches!(self, Call::DirectWrite | Call::Read)
+        !matches!(self, Call::StartWriteback | Call::DirectWrite | Call::Read)
     }
 
     /// Whether it enters the kernel as the syscall of its name.
@@ -43,7 +45,7 @@ impl Call {
             Call::Fsync => "fsync",
             Call::Fdatasync => "fdatasync",
             Call::Msync => "msync",
-            Call::SyncFileRange => "sync_file_range",
+            Call::SyncFileRange | Call::StartWriteback => "sync_file_range",
             Call::DsyncWrite => "dsync_write",
             Call::UringFsync => "uring_fsync",
             Call::DirectWrite => "direct_write",

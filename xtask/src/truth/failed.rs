@@ -127,6 +127,7 @@ fn compare_early(known: &Known, of_fault: &[&Told], row: &mut Row) {
     // Somebody waited for it, or was told soon after: no time to be early.
     let is_waiting = |call: &CallRecord| {
         call.ino == ino
+            && call.call != Call::StartWriteback
             && call.enter_ns < failed_ns + EARLY_NS + READ_NS
             && call.exit_ns > failed_ns
     };

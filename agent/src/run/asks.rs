@@ -1,7 +1,7 @@
 //! What the loop asks helpers, each with its deadline. In: a worker's handle and
 //! the question; out: the answer, which the loop takes up as one of its inputs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use crate::{
     discover::{Broker, DiscoverRequest},
@@ -20,19 +20,42 @@ const MAPPED_DEADLINE: Duration = Duration::from_millis(300);
 /// Threads looked at in one tick.
 const MAX_THREADS: usize = 16;
 
-/// Which brokers run.
+/// Brokers, and the disks of their directories: to be watched before a broker is, or
+/// its first syncs would be told without their requests.
+pub(super) struct Found {
+    pub brokers: Vec<Broker>,
+    /// Of file systems that were not known; what could not be resolved is left out.
+    pub devices: Vec<(u32, DeviceInfo)>,
+}
+
+/// Which brokers run. `known` are file systems whose disks are watched already.
 pub(super) async fn brokers(
     finder: &WorkerHandle,
     request: DiscoverRequest,
-) -> Result<Vec<Broker>, WorkerError> {
-    match finder
+    known: &BTreeSet<u32>,
+) -> Result<Found, WorkerError> {
+    let brokers = match finder
         .ask(Request::Discover(request), DISCOVER_DEADLINE)
         .await
     {
-        Ok(Answer::Discovered(found)) => Ok(found.brokers),
-        Ok(_) => Err(WorkerError::Died),
-        Err(error) => Err(error),
+        Ok(Answer::Discovered(found)) => found.brokers,
+        Ok(_) => return Err(WorkerError::Died),
+        Err(error) => return Err(error),
+    };
+    let dirs = brokers
+        .iter()
+        .flat_map(|broker| broker.log_dirs.iter().chain(&broker.metadata_log_dir));
+    let new: BTreeSet<u32> = dirs
+        .map(|dir| dir.s_dev)
+        .filter(|dev| *dev != 0 && !known.contains(dev))
+        .collect();
+    let mut devices = Vec::new();
+    for dev in new {
+        if let Ok(info) = device(finder, dev).await {
+            devices.push((dev, info));
+        }
     }
+    Ok(Found { brokers, devices })
 }
 
 /// What sysfs says of a device.

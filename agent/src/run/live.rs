@@ -54,7 +54,7 @@ const CLOCK_STEP_NS: i64 = 5_000_000;
 
 /// What can happen.
 pub(super) enum Input {
-    Discovered(Result<Vec<Broker>, WorkerError>),
+    Discovered(Result<asks::Found, WorkerError>),
     Device(u32, Result<DeviceInfo, String>),
     Threads(Box<InFlightEvent>),
     Named(Box<Named>),
@@ -281,9 +281,12 @@ impl Live {
 
     fn on_input(&mut self, input: Input) -> anyhow::Result<()> {
         match input {
-            Input::Discovered(Ok(brokers)) => {
+            Input::Discovered(Ok(found)) => {
                 self.is_discovering = false;
-                self.on_brokers(&brokers)?;
+                for (dev, info) in &found.devices {
+                    self.on_device(*dev, info)?;
+                }
+                self.on_brokers(&found.brokers)?;
             }
             Input::Discovered(Err(error)) => {
                 self.is_discovering = false;
@@ -299,11 +302,7 @@ impl Live {
                 log::warn!("look for brokers: {error}");
             }
             Input::Device(dev, Ok(info)) => {
-                let event =
-                    self.shared
-                        .tables()
-                        .apply_device(dev, &info, &mut self.shared.maps())?;
-                self.feed(event);
+                self.on_device(dev, &info)?;
                 let is_last = self.shared.tables().unresolved.is_empty();
                 if is_last && let Some(tell) = &self.on_new_broker {
                     tell();
@@ -345,6 +344,12 @@ impl Live {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn on_device(&mut self, dev: u32, info: &DeviceInfo) -> anyhow::Result<()> {
+        let event = (self.shared.tables()).apply_device(dev, info, &mut self.shared.maps())?;
+        self.feed(event);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! What the loop does by the clock: looks for brokers and drivers, at syncs that
 //! hang, at losses and at what the disks moved. In: the maps. Out: events.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 impl Live {
@@ -59,8 +61,13 @@ impl Live {
             log_dirs: self.config.log_dirs.clone(),
         };
         let (finder, tx) = (self.finder.clone(), self.tx.clone());
+        // Those that could not be resolved are not asked for each second.
+        let tables = self.shared.tables();
+        let mut known: BTreeSet<u32> = tables.devices.keys().copied().collect();
+        known.extend(tables.roots.iter().map(|root| root.s_dev));
+        drop(tables);
         tokio::spawn(async move {
-            let result = asks::brokers(&finder, request).await;
+            let result = asks::brokers(&finder, request, &known).await;
             let _ = tx.send(Input::Discovered(result)).await;
         });
     }

@@ -4,6 +4,7 @@
 //! same report. Comes in from `decode`, `discover`, `brokerlog` and `enrich`;
 //! goes out to `correlate`. Not here: any I/O, any clock.
 
+mod space;
 mod span;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::{
     enrich::DeviceInfo,
 };
 
+pub use space::{Space, SpaceEvent};
 pub use span::{RequestSpan, SpanFile, SpansEvent, WaitSpan};
 
 /// An event and when it reached the agent.
@@ -76,6 +78,13 @@ pub enum Event {
         /// What sysfs says of it.
         info: Box<DeviceInfo>,
     },
+    /// A disk under a log directory went away, or one of its number came.
+    Present {
+        /// Kernel-encoded number.
+        dev: u32,
+        /// sysfs has it.
+        is_there: bool,
+    },
     /// A sync failed, was slow, or belongs to a probe.
     Sync(SyncEvent),
     /// A request failed or was slow.
@@ -91,6 +100,8 @@ pub enum Event {
     InFlight(InFlightEvent),
     /// A line (with its stack) of a broker's log that is about storage.
     BrokerLog(BrokerLogEvent),
+    /// How full a directory's file system is, after a line that says it has no room.
+    Space(SpaceEvent),
     /// The state of a log file changed.
     LogFile {
         /// Broker slot.

@@ -9,7 +9,7 @@ use super::join::Join;
 use super::line::LineFact;
 use super::stall::Stall;
 use super::writeback::Writeback;
-use crate::event::{RequestEvent, RequestSpan, SyncEvent};
+use crate::event::{RequestEvent, RequestSpan, Space, SyncEvent};
 use crate::incident::{Breakdown, Totals};
 
 /// Syncs and requests listed of one case.
@@ -169,6 +169,8 @@ pub(crate) struct Case {
     pub flushes: Vec<RequestEvent>,
     /// Log directories on file systems whose journal failed.
     pub aborted_dirs: BTreeSet<String>,
+    /// What was free when a line said that nothing was.
+    pub space: Option<Space>,
     pub first_victim: Option<(u64, String, String)>,
     pub partitions: BTreeSet<String>,
     pub brokers: BTreeSet<u16>,
@@ -196,6 +198,7 @@ impl Case {
             journal: Vec::new(),
             flushes: Vec::new(),
             aborted_dirs: BTreeSet::new(),
+            space: None,
             broker: key.broker,
             root: key.root,
             key,

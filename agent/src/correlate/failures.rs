@@ -11,6 +11,9 @@ use super::world::World;
 use super::{Core, judge};
 use crate::event::{RequestEvent, SyncEvent};
 
+/// Disks that are remembered to be gone; a host has fewer under its log.dirs.
+const MAX_GONE: usize = 256;
+
 impl Core {
     pub(super) fn on_failed_sync(&mut self, sync: &SyncEvent, errno: i32, out: &mut Vec<Output>) {
         let dev = dev_of_failed(&self.world, &self.memory, sync);
@@ -73,6 +76,25 @@ impl Core {
         self.emit_or_mark(&key, out);
         if let Some(stall) = in_flight_ended {
             self.emit(&stall, out);
+        }
+    }
+
+    /// A disk that is gone explains syncs that failed without a request.
+    pub(super) fn on_present(&mut self, dev: u32, is_there: bool, out: &mut Vec<Output>) {
+        if is_there {
+            self.world.gone.remove(&dev);
+            return;
+        }
+        if self.world.gone.len() < MAX_GONE && self.world.gone.insert(dev) {
+            let disk = self.world.disk_name(dev);
+            self.notice(out, "warn", format!("disk {disk} is gone"));
+        }
+        let failures = self
+            .cases
+            .keys()
+            .filter(|key| key.class == Class::Io && key.origin == Origin::Syncs);
+        for key in failures.cloned().collect::<Vec<_>>() {
+            self.emit_or_mark(&key, out);
         }
     }
 

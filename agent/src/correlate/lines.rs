@@ -191,6 +191,7 @@ impl Core {
         case.add_place(line.event.broker, root);
         case.last_ns = case.last_ns.max(line.mono_ns);
         case.add_line(line);
+        self.set_space(&key);
         self.emit_or_mark(&key, out);
     }
 

@@ -238,3 +238,28 @@ fn a_file_system_that_turns_read_only_is_told_with_its_journal() {
     run.at(2_000).push(Event::Tick);
     assert!(!says(&run));
 }
+
+#[test]
+fn a_sync_that_fails_without_a_request_is_explained_by_its_gone_disk() {
+    let present = |is_there| Event::Present { dev: FS, is_there };
+    let mut run = Run::new();
+    run.at(10).push(Event::Sync(sync(4, 8, -5)));
+    assert_eq!(judged(run.last()).2, "E14");
+    run.at(900).push(present(false));
+    assert_eq!(
+        judged(run.last()),
+        (
+            Verdict::Confirmed,
+            Some(Cause::DeviceGone),
+            "E18".to_owned()
+        )
+    );
+    assert!(run.last().reasons[0].contains("is gone"));
+    assert_eq!(run.core.findings(), 1);
+    // One that came back explains nothing that fails later.
+    let mut run = Run::new();
+    run.at(1).push(present(false));
+    run.at(2).push(present(true));
+    run.at(10).push(Event::Sync(sync(4, 8, -5)));
+    assert_eq!(judged(run.last()).2, "E14");
+}

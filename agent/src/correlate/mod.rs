@@ -18,6 +18,7 @@ mod output;
 mod places;
 mod rate;
 mod recorder;
+mod space;
 mod spans;
 pub(crate) mod stall;
 mod stalls;
@@ -37,6 +38,7 @@ use line::LineFact;
 use memory::Memory;
 use notices::Notices;
 use rate::Rates;
+use space::Known;
 use world::World;
 use writeback::Held;
 
@@ -56,6 +58,7 @@ pub struct Core {
     held: Held,
     cases: BTreeMap<Key, Case>,
     pending: VecDeque<LineFact>,
+    spaces: VecDeque<Known>,
     findings: u64,
     forgotten_cases: u64,
     forgotten_writebacks: u64,
@@ -80,6 +83,7 @@ impl Core {
             held: Held::default(),
             cases: BTreeMap::new(),
             pending: VecDeque::new(),
+            spaces: VecDeque::new(),
             findings: 0,
             forgotten_cases: 0,
             forgotten_writebacks: 0,
@@ -116,12 +120,14 @@ impl Core {
                 s_dev,
             } => self.world.set_root(*slot, *broker, path, *s_dev),
             Event::Device { dev, info } => self.world.set_device(*dev, info),
+            Event::Present { dev, is_there } => self.on_present(*dev, *is_there, &mut out),
             Event::Sync(sync) => self.on_sync(sync, &mut out),
             Event::Request(request) => self.on_request(request, &mut out),
             Event::Spans(spans) => self.memory.recorder.remember(spans, stamped.mono_ns),
             Event::WbErr(wb_err) => self.on_wb_err(wb_err, &mut out),
             Event::WbTell(tell) => self.on_wb_tell(tell),
             Event::InFlight(in_flight) => self.on_in_flight(in_flight, &mut out),
+            Event::Space(event) => self.on_space(event, &mut out),
             Event::BrokerLog(event) => self.on_broker_log(event, stamped.mono_ns, &mut out),
             Event::LogFile {
                 broker,

@@ -8,6 +8,8 @@ use crate::incident::{Cause, Incident, Verdict};
 
 #[path = "lost_tests.rs"]
 mod lost;
+#[path = "space_tests.rs"]
+mod space;
 
 const MS: u64 = 1_000_000;
 const BEGIN_NS: u64 = 1_000_000 * MS;

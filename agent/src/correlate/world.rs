@@ -44,6 +44,8 @@ pub(crate) struct World {
     devices: BTreeMap<u32, DeviceInfo>,
     hooks: BTreeMap<String, HookState>,
     pub losses: BTreeMap<String, u64>,
+    /// Disks that went away.
+    pub gone: BTreeSet<u32>,
 }
 
 /// `259:0`

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::discover::{DiscoverRequest, Discovered};
 use crate::enrich::DeviceInfo;
+use crate::event::Space;
 
 /// Something to find out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,13 @@ pub enum Request {
     },
     /// stat(2) of a path.
     StatPath {
+        /// Root to resolve it in; None for the host's.
+        root: Option<PathBuf>,
+        /// The path.
+        path: PathBuf,
+    },
+    /// How full the file system of a path is.
+    Space {
         /// Root to resolve it in; None for the host's.
         root: Option<PathBuf>,
         /// The path.
@@ -72,6 +80,8 @@ pub enum Answer {
     Device(DeviceInfo),
     /// A path.
     Stat(PathStat),
+    /// A file system's room.
+    Space(Space),
     /// A thread.
     Thread(ThreadState),
     /// A mapped file; None if none is mapped there.

@@ -14,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::event::Space;
+
 /// include/uapi/linux/openat2.h, since 5.6.
 #[repr(C)]
 struct OpenHow {
@@ -116,6 +118,28 @@ impl Root {
         self.open_path(path)?.metadata()
     }
 
+    /// statfs(2): how full the file system of a path is.
+    ///
+    /// # Errors
+    /// As open(2) and statfs(2).
+    pub fn space(&self, path: &Path) -> io::Result<Space> {
+        let file = self.open_path(path)?;
+        let mut stat = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
+        // SAFETY: the descriptor is open, and there is room for the answer.
+        if unsafe { libc::fstatfs64(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: zeroed at first, and filled by the call.
+        let stat = unsafe { stat.assume_init() };
+        let block_bytes = u64::try_from(stat.f_bsize).unwrap_or(0);
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(block_bytes),
+            total_bytes: stat.f_blocks.saturating_mul(block_bytes),
+            free_inodes: stat.f_ffree,
+            total_inodes: stat.f_files,
+        })
+    }
+
     /// Reads a regular file of at most `max_bytes`; the rest is cut.
     ///
     /// # Errors
@@ -141,6 +165,15 @@ impl Root {
 mod tests {
     use super::*;
     use crate::helper::testdir::TestDir;
+
+    #[test]
+    fn room_is_that_of_the_paths_own_file_system() {
+        let dir = TestDir::new("rootfs-space");
+        let space = Root::open(None).unwrap().space(dir.path()).unwrap();
+        assert!(space.total_bytes > space.free_bytes && space.free_bytes > 0);
+        let proc = Root::open(Some(Path::new("/"))).unwrap();
+        assert_eq!(proc.space(Path::new("/proc")).unwrap().total_bytes, 0);
+    }
 
     #[test]
     fn absolute_symlink_stays_within_the_root() {

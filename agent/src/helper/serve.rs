@@ -96,6 +96,14 @@ pub(super) fn answer(request: &Request, progress: &mut dyn FnMut(u32, &str)) -> 
                 },
             }
         }
+        Request::Space { root, path } => {
+            match Root::open(root.as_deref()).and_then(|root| root.space(path)) {
+                Ok(space) => Answer::Space(space),
+                Err(error) => Answer::Failed {
+                    why: format!("statfs {}: {error}", path.display()),
+                },
+            }
+        }
         Request::ThreadState {
             proc_root,
             pid,

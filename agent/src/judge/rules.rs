@@ -174,6 +174,13 @@ pub const RULES: &[Rule] = &[
         0.95,
     ),
     rule(
+        "E18",
+        "a sync failed, no failed request was seen, and its disk is no longer in sysfs",
+        Confirmed,
+        Some(DeviceGone),
+        0.95,
+    ),
+    rule(
         "W1",
         "a write of a file under a log directory failed before any sync of it did; the reasons say who was told since",
         Confirmed,
@@ -277,6 +284,13 @@ pub const RULES: &[Rule] = &[
         Unknown,
         None,
         0.0,
+    ),
+    rule(
+        "L1",
+        "a storage line with ENOSPC, no failed sync, and less than 1 MiB or no inode free when it came",
+        Confirmed,
+        Some(NoSpace),
+        0.95,
     ),
     rule(
         "U3",

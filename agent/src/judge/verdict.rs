@@ -13,7 +13,7 @@ use crate::correlate::line::Tie;
 use crate::correlate::stall::Stall;
 use crate::correlate::world::World;
 use crate::correlate::writeback::Writeback;
-use crate::event::RequestEvent;
+use crate::event::{RequestEvent, Space};
 use crate::incident::{Cause, Verdict};
 use crate::sink::breakdown::tell_breakdown;
 use crate::sink::units::{show_bytes, show_ns, show_rate};
@@ -118,7 +118,7 @@ fn cite(text: &str, id: &str) -> String {
 
 fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
     if let Some(join) = &fact.join {
-        return Some(find_rule(failed_rule(fact, join)));
+        return Some(find_rule(failed_rule(fact, join, world)));
     }
     let stall = fact.stall.as_ref()?;
     if !stall.is_stalled(fact.duration_ns(), world.start.stall_ns) {
@@ -138,7 +138,7 @@ fn rule_of(fact: &SyncFact, world: &World) -> Option<&'static Rule> {
     Some(find_rule(id))
 }
 
-fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
+fn failed_rule(fact: &SyncFact, join: &Join, world: &World) -> &'static str {
     let errno = errno_of(fact);
     if matches!(join.how, How::Silent { .. }) {
         return "E16";
@@ -175,10 +175,22 @@ fn failed_rule(fact: &SyncFact, join: &Join) -> &'static str {
             errno: libc::ENOSPC,
             ..
         } => "E9",
+        _ if gone_disk(fact, join, world).is_some() => "E18",
         _ if is_filesystem_damage(errno) => "E12",
         How::WbErr { .. } => "E13",
         How::Nothing | How::Silent { .. } => "E14",
     }
+}
+
+/// The disk of a sync that failed without a request, if it went away.
+fn gone_disk(fact: &SyncFact, join: &Join, world: &World) -> Option<u32> {
+    if !matches!(join.how, How::Nothing | How::WbErr { .. }) {
+        return None;
+    }
+    let dev = world.dev_of(&fact.sync);
+    let disks = world.leaf_disks(dev);
+    let mut known = disks.into_iter().chain([dev]);
+    known.find(|disk| world.gone.contains(disk))
 }
 
 fn errno_of(fact: &SyncFact) -> i32 {
@@ -204,7 +216,11 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
     }
     if let Some(join) = &fact.join {
         let failed = format!("{call} failed with {}", errno_name(errno_of(fact)));
-        return format!("{failed}, {}", tell_join(join, world));
+        let gone = gone_disk(fact, join, world);
+        let gone = gone.map_or(String::new(), |disk| {
+            format!("; its disk {} is gone", world.disk_name(disk))
+        });
+        return format!("{failed}, {}{gone}", tell_join(join, world));
     }
     let stall = fact.stall.clone().unwrap_or_default();
     let took = show_ns(fact.duration_ns());
@@ -376,6 +392,16 @@ fn tell_lines(case: &Case) -> Option<String> {
     })
 }
 
+fn tell_full(space: Space) -> String {
+    let room = if space.total_inodes > 0 && space.free_inodes == 0 {
+        "no inode free".to_owned()
+    } else {
+        let total = show_bytes(space.total_bytes);
+        format!("{} free of {total}", show_bytes(space.free_bytes))
+    };
+    format!("the broker's line says ENOSPC, and its file system then had {room}")
+}
+
 fn judge_lines(case: &Case, world: &World) -> Judgement {
     let line = case.lines.first();
     let exception = line.and_then(|line| {
@@ -395,6 +421,8 @@ fn judge_lines(case: &Case, world: &World) -> Judgement {
                 "the line carries {class}, which a deleted topic or moved replica raises under a running flush; no proof of either was seen"
             ),
         )
+    } else if let Some(space) = case.space.filter(Space::is_full) {
+        ("L1", tell_full(space))
     } else {
         (
             "U2",

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use crate::{
     discover::{Broker, DiscoverRequest},
     enrich::{DeviceInfo, device::decode_dev},
-    event::InFlightSync,
+    event::{InFlightSync, Space},
     helper::{Answer, MappedFile, Request, WorkerError, WorkerHandle},
     run::scan,
 };
@@ -17,6 +17,8 @@ const DISCOVER_DEADLINE: Duration = Duration::from_secs(5);
 const THREAD_DEADLINE: Duration = Duration::from_millis(200);
 /// /proc/PID/maps may wait for a lock of the process.
 const MAPPED_DEADLINE: Duration = Duration::from_millis(300);
+/// statfs(2) of a file system that works needs no disk.
+const SPACE_DEADLINE: Duration = Duration::from_secs(1);
 /// Threads looked at in one tick.
 const MAX_THREADS: usize = 16;
 
@@ -72,6 +74,26 @@ pub(super) async fn device(finder: &WorkerHandle, dev: u32) -> Result<DeviceInfo
         Ok(Answer::Failed { why }) => Err(why),
         Ok(_) => Err("helper answered something else".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How full the file system of a process's directory is; None where that hangs.
+pub(super) async fn space(finder: &WorkerHandle, pid: u32, path: PathBuf) -> Option<Space> {
+    let root = Some(PathBuf::from(format!("/proc/{pid}/root")));
+    match finder
+        .ask(Request::Space { root, path }, SPACE_DEADLINE)
+        .await
+    {
+        Ok(Answer::Space(space)) => Some(space),
+        Ok(Answer::Failed { why }) => {
+            log::debug!("{why}");
+            None
+        }
+        Ok(_) => None,
+        Err(error) => {
+            log::debug!("ask for the room of a file system: {error}");
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! file system or waits for a helper.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,7 +23,7 @@ use crate::{
     decode::{FlagMasks, decode_record},
     discover::{Broker, DiscoverRequest},
     enrich::{DeviceInfo, device::decode_dev},
-    event::{Event, InFlightEvent, Stamped, Summary},
+    event::{Event, InFlightEvent, SpaceEvent, Stamped, Summary},
     helper::{
         HelperCommand, Worker, WorkerError, WorkerHandle,
         clock::{monotonic_ns, offset_ns, realtime_ns},
@@ -41,6 +41,8 @@ use crate::{
     },
 };
 
+mod present;
+mod space;
 mod ticks;
 
 /// Four ticks a second: a hang is told within the second after `--stall`.
@@ -58,6 +60,7 @@ pub(super) enum Input {
     Device(u32, Result<DeviceInfo, String>),
     Threads(Box<InFlightEvent>),
     Named(Box<Named>),
+    Space(Option<SpaceEvent>),
 }
 
 /// Takes what the core says.
@@ -87,6 +90,8 @@ pub struct Live {
     ticks: u64,
     is_discovering: bool,
     is_looking: bool,
+    is_asking_space: bool,
+    gone: BTreeSet<u32>,
     has_slow: bool,
     skip_pids: Vec<u32>,
     written: BTreeMap<u32, u64>,
@@ -153,6 +158,8 @@ impl Live {
             ticks: 0,
             is_discovering: false,
             is_looking: false,
+            is_asking_space: false,
+            gone: BTreeSet::new(),
             has_slow: false,
             skip_pids: Vec::new(),
             written: BTreeMap::new(),
@@ -195,6 +202,7 @@ impl Live {
                 Some(input) = self.rx.recv() => { self.on_input(input)?; continue }
                 Some((slot, event)) = self.follow.recv() => {
                     for event in self.logs.on_event(slot, event) {
+                        self.ask_for_space(&event);
                         self.feed(event);
                     }
                     continue
@@ -326,6 +334,12 @@ impl Live {
             Input::Named(named) => {
                 let event = self.namer.take(*named, &self.shared.tables().roots);
                 self.feed(event);
+            }
+            Input::Space(event) => {
+                self.is_asking_space = false;
+                if let Some(event) = event {
+                    self.feed(Event::Space(event));
+                }
             }
             Input::Threads(event) => {
                 self.is_looking = false;

@@ -18,12 +18,14 @@ impl Live {
             self.forget_ended();
             self.feed_losses();
             self.look_for_drivers();
+            self.look_for_disks();
         } else if self.has_slow {
             // What the disk moves while a sync waits decides whether it hangs.
             self.feed_written();
         }
         self.look_at_syncs();
         for event in self.logs.flush(monotonic_ns()) {
+            self.ask_for_space(&event);
             self.feed(event);
         }
         if let Some(logger) = &mut self.logger {

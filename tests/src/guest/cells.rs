@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::expect::{self, Evidence};
 use super::fault::Fault;
+use super::hooks;
 use super::host::Host;
 use super::make;
 use super::protocol::{AGENT_PATH, CellResult, FromGuest, Outcome, Plan};
@@ -24,6 +25,8 @@ use crate::writer::Writer;
 
 /// Where the disk is mounted.
 pub const DATA_DIR: &str = "/data";
+
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Everything that the cells share.
 pub struct Machine {
@@ -40,6 +43,8 @@ pub struct Machine {
     shown: Vec<&'static str>,
     nth_watch: usize,
     is_mounted: bool,
+    /// What `check` has said.
+    said_of_hooks: Value,
 }
 
 impl Machine {
@@ -55,6 +60,7 @@ impl Machine {
             shown: Vec::new(),
             nth_watch: 0,
             is_mounted: false,
+            said_of_hooks: Value::Null,
         })
     }
 
@@ -70,7 +76,11 @@ impl Machine {
         for fault in self.plan.cells.clone() {
             self.host.progress(&format!("{} …", fault.name()))?;
             let begin = Instant::now();
-            let mut result = match self.run_cell(fault) {
+            let done = match fault {
+                Fault::BrokenFact => self.run_broken_fact(),
+                _ => self.run_cell(fault),
+            };
+            let mut result = match done {
                 Ok(result) => result,
                 Err(err) => CellResult {
                     id: fault,
@@ -117,8 +127,15 @@ impl Machine {
     /// `check --json`, once: which form each hook has on this kernel.
     fn check(&mut self) -> anyhow::Result<()> {
         self.host.progress("check …")?;
-        let output = Command::new(AGENT_PATH)
+        let said = self.run_check(&[])?;
+        self.said_of_hooks = said.clone();
+        self.host.say(&FromGuest::Check { said })
+    }
+
+    fn run_check(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let output = Command::new(agent_on_disk()?)
             .args(["check", "--json"])
+            .args(args)
             .args(&self.plan.agent_args)
             .stdin(Stdio::null())
             .output()
@@ -130,7 +147,26 @@ impl Machine {
             let text = String::from_utf8_lossy(&output.stderr);
             eprintln!("guest: check: {}", text.trim());
         }
-        self.host.say(&FromGuest::Check { said })
+        Ok(said)
+    }
+
+    /// The agent is told to believe a BTF that is wrong.
+    fn run_broken_fact(&self) -> anyhow::Result<CellResult> {
+        const BROKEN: &str = "/tmp/broken.btf";
+        let btf = std::fs::read(KERNEL_BTF).with_context(|| format!("read {KERNEL_BTF}"))?;
+        std::fs::write(BROKEN, hooks::break_facts(btf)?)?;
+        let said = self.run_check(&["--test-btf", BROKEN])?;
+        std::fs::remove_file(BROKEN)?;
+        let asserts = hooks::compare_broken(&said);
+        let (outcome, why) = expect::conclude(&asserts);
+        Ok(CellResult {
+            id: Fault::BrokenFact,
+            outcome,
+            asserts,
+            why,
+            took_ms: 0,
+            said: vec![said],
+        })
     }
 
     fn run_cell(&mut self, fault: Fault) -> anyhow::Result<CellResult> {
@@ -190,7 +226,13 @@ impl Machine {
             lost: lost_in(&lines),
         };
         make::restore(self, fault)?;
-        let asserts = expect::compare(&evidence);
+        let mut asserts = expect::compare(&evidence);
+        if fault == Fault::Healthy {
+            asserts.extend(hooks::compare_forms(
+                &self.said_of_hooks,
+                &self.plan.agent_args,
+            ));
+        }
         let (outcome, why) = expect::conclude(&asserts);
         if outcome == Outcome::Failed {
             eprintln!("guest: {}: {why}", fault.name());
@@ -262,6 +304,17 @@ impl Machine {
         }
         Ok(true)
     }
+}
+
+/// `check` proves its hooks by a sync and a read of the agent's own binary: it must
+/// lie on the disk, where requests are made, not in the initramfs.
+fn agent_on_disk() -> anyhow::Result<PathBuf> {
+    let path = Path::new(DATA_DIR).join("fsyncscope");
+    if !path.exists() {
+        std::fs::copy(AGENT_PATH, &path).context("copy the agent to the disk")?;
+        std::fs::File::open(&path)?.sync_all()?;
+    }
+    Ok(path)
 }
 
 /// The errnos of a broker's log, by name, in its texts.

@@ -64,7 +64,7 @@ struct Wanted {
 
 fn wanted(fault: Fault) -> Option<Wanted> {
     let (verdict, cause, also): (_, _, &[_]) = match fault {
-        Fault::Healthy => return None,
+        Fault::Healthy | Fault::BrokenFact => return None,
         Fault::WriteError | Fault::LateError => ("CONFIRMED", "device-error", &[]),
         // The journal's own flush may be the first that fails.
         Fault::FlushError => ("CONFIRMED", "device-error", &["journal"]),
@@ -103,7 +103,7 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
     };
     let syncs = &answer.last.syncs;
     match fault {
-        Fault::Healthy => true,
+        Fault::Healthy | Fault::BrokenFact => true,
         Fault::Stall => answer.was_in_flight && syncs.iter().all(|sync| !sync.in_flight),
         Fault::Reset => syncs.iter().all(|sync| !sync.in_flight),
         Fault::LateError => syncs.iter().any(|sync| sync.told_late_by_ns.is_some()),
@@ -216,7 +216,7 @@ impl Sheet<'_> {
         let Some(answer) = answer else { return };
         self.check_device(&answer.last);
         match evidence.fault {
-            Fault::Healthy | Fault::NoSpace => {}
+            Fault::Healthy | Fault::BrokenFact | Fault::NoSpace => {}
             Fault::WriteError => {
                 self.check_failed_sync(&answer.last);
                 self.check_write(&answer.last, true);

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub enum Fault {
     /// Nothing is done, and nothing may be said
     Healthy,
+    /// The kernel is not as its BTF says: hooks that believed it are refused
+    BrokenFact,
     /// A write fails while a sync waits for it
     WriteError,
     /// A write fails in the kernel's own writeback; a later sync is told
@@ -43,6 +45,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::Healthy => "healthy",
+            Fault::BrokenFact => "broken-fact",
             Fault::WriteError => "write-error",
             Fault::LateError => "late-error",
             Fault::FlushError => "flush-error",

@@ -46,7 +46,7 @@ const LATE_MS: u64 = 7000;
 /// each.
 pub fn kind(fault: Fault) -> &'static str {
     match fault {
-        Fault::Healthy => "nothing",
+        Fault::Healthy | Fault::BrokenFact => "nothing",
         Fault::Stall | Fault::Reset => "stall",
         Fault::NoSpace => "no-space",
         Fault::WriteError
@@ -94,7 +94,7 @@ pub const WARM_UP_FLUSHES: u64 = 3 * RECORDS;
 /// How long to wait for the answer.
 pub fn answer_limit(fault: Fault) -> Duration {
     Duration::from_secs(match fault {
-        Fault::Healthy => 0,
+        Fault::Healthy | Fault::BrokenFact => 0,
         Fault::WriteError | Fault::FlushError | Fault::NoSpace => 20,
         Fault::JournalError => 30,
         Fault::LateError | Fault::Stall | Fault::Reset => 30,
@@ -121,7 +121,7 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
     };
     let write = || Rule::on(RuleOp::Write);
     match fault {
-        Fault::Healthy => {}
+        Fault::Healthy | Fault::BrokenFact => {}
         Fault::WriteError => {
             machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }

@@ -5,7 +5,8 @@
 //! `base64` carries files in them, `host` is the guest's end of the line.
 //! `init` is process 1, `system` what it owes the machine, `cells` runs the plan,
 //! `watch` is the agent over a writer, `make` makes the faults, `journal` finds
-//! where one goes. `expect` says what must be told of them, `gaps` what cannot.
+//! where one goes. `expect` says what must be told of them, `gaps` what cannot, `hooks` what
+//! `check` must say.
 //! The host's side is in xtask.
 
 pub mod base64;
@@ -13,6 +14,7 @@ pub mod cells;
 pub mod expect;
 pub mod fault;
 pub mod gaps;
+pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod journal;

@@ -1,0 +1,178 @@
+//! What `check --json` must say of hooks: of facts that were broken on purpose, and
+//! of forms that it was told to avoid. In: its report. Out: assertions. Pure.
+
+use serde_json::Value;
+
+use super::protocol::Assertion;
+use crate::btf::Btf;
+
+/// Hooks that must refuse the broken BTF, and words of their reasons.
+const REFUSED: [(&str, &str); 4] = [
+    ("ext4_sync_file_enter", "inode_i_ino is not as BTF says"),
+    ("filemap_set_wb_err", "inode_i_ino is not as BTF says"),
+    (
+        "block_rq_complete",
+        "unexpected arguments of block_rq_complete",
+    ),
+    ("block_rq_requeue", "no event block_rq_requeue"),
+];
+
+/// Hooks that need none of what is broken.
+const UNHURT: [&str; 2] = ["fsync", "block_rq_issue"];
+
+/// What `check` ends with where a required hook is missing.
+const HOOK_MISSING: i64 = 3;
+
+/// A kernel's BTF with a member elsewhere, an event renamed, and two arguments
+/// exchanged. Ids of types stay, so that the modules' BTF still fits.
+///
+/// # Errors
+/// When the kernel has no such member or event.
+pub fn break_facts(btf: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    let mut btf = Btf::new(btf)?;
+    btf.shift_member("inode", "i_ino", 8)?;
+    btf.rename_event("block_rq_requeue", "block_rq_replace")?;
+    btf.swap_arguments("block_rq_complete", 0, 1)?;
+    Ok(btf.into_bytes())
+}
+
+/// Each hook that depends on a broken fact is refused with a reason; no other is.
+pub fn compare_broken(report: &Value) -> Vec<Assertion> {
+    let mut rows = Vec::new();
+    for (name, words) in REFUSED {
+        let (state, reason) = state_of(report, name);
+        let passed = state == "failed" && reason.contains(words);
+        let wanted = format!("failed: {words}");
+        rows.push(row(name, passed, &wanted, &show(&state, &reason)));
+    }
+    for name in UNHURT {
+        let (state, reason) = state_of(report, name);
+        let passed = ["attached", "unproven"].contains(&state.as_str());
+        rows.push(row(name, passed, "in use", &show(&state, &reason)));
+    }
+    let code = report["exit_code"].as_i64();
+    let got = code.map_or("none".to_owned(), |code| code.to_string());
+    rows.push(row(
+        "exit code",
+        code == Some(HOOK_MISSING),
+        &HOOK_MISSING.to_string(),
+        &got,
+    ));
+    rows
+}
+
+/// No hook has a form that `--avoid-form` names; empty if it names none.
+pub fn compare_forms(report: &Value, agent_args: &[String]) -> Vec<Assertion> {
+    let avoided: Vec<&str> = agent_args
+        .windows(2)
+        .filter(|pair| pair[0] == "--avoid-form")
+        .map(|pair| pair[1].as_str())
+        .collect();
+    let hooks = report["hooks"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut rows = Vec::new();
+    for form in avoided {
+        let users: Vec<&str> = hooks
+            .iter()
+            .filter(|hook| hook["form"] == form)
+            .filter_map(|hook| hook["name"].as_str())
+            .collect();
+        let got = match (hooks.is_empty(), users.is_empty()) {
+            (true, _) => "no report".to_owned(),
+            (false, true) => "no hook".to_owned(),
+            (false, false) => users.join(", "),
+        };
+        let name = format!("hooks with {form}");
+        rows.push(row(&name, got == "no hook", "no hook", &got));
+    }
+    rows
+}
+
+fn state_of(report: &Value, name: &str) -> (String, String) {
+    let hooks = report["hooks"].as_array();
+    let hook = hooks.and_then(|hooks| hooks.iter().find(|hook| hook["name"] == name));
+    let text = |key: &str| {
+        let value = hook.and_then(|hook| hook[key].as_str());
+        value.unwrap_or_default().to_owned()
+    };
+    (text("state"), text("reason"))
+}
+
+fn show(state: &str, reason: &str) -> String {
+    match (state, reason) {
+        ("", _) => "no such hook".to_owned(),
+        (state, "") => state.to_owned(),
+        (state, reason) => format!("{state}: {reason}"),
+    }
+}
+
+fn row(name: &str, passed: bool, wanted: &str, got: &str) -> Assertion {
+    Assertion {
+        name: name.to_owned(),
+        passed,
+        wanted: wanted.to_owned(),
+        got: got.to_owned(),
+        gap: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report() -> Value {
+        let failed = |name: &str, reason: &str| json!({"name": name, "state": "failed", "form": "", "reason": reason});
+        let mut hooks: Vec<Value> = REFUSED
+            .iter()
+            .map(|(name, words)| failed(name, &format!("{words} …")))
+            .collect();
+        hooks.push(json!({"name": "fsync", "state": "attached", "form": "fexit", "reason": ""}));
+        hooks.push(json!({"name": "block_rq_issue", "state": "unproven",
+                          "form": "raw_tracepoint", "reason": ""}));
+        json!({"hooks": hooks, "exit_code": 3})
+    }
+
+    fn failed_rows(rows: &[Assertion]) -> Vec<(&str, &str)> {
+        let failed = rows.iter().filter(|row| !row.passed);
+        failed
+            .map(|row| (row.name.as_str(), row.got.as_str()))
+            .collect()
+    }
+
+    #[test]
+    fn each_broken_fact_must_be_refused_for_its_own_reason() {
+        assert_eq!(failed_rows(&compare_broken(&report())), []);
+        let mut wrong = report();
+        wrong["hooks"][0]["state"] = "attached".into();
+        wrong["hooks"][1]["reason"] = "it was tired".into();
+        wrong["hooks"][4]["state"] = "failed".into();
+        wrong["exit_code"] = 0.into();
+        assert_eq!(
+            failed_rows(&compare_broken(&wrong)),
+            [
+                (
+                    "ext4_sync_file_enter",
+                    "attached: inode_i_ino is not as BTF says …"
+                ),
+                ("filemap_set_wb_err", "failed: it was tired"),
+                ("fsync", "failed"),
+                ("exit code", "0"),
+            ]
+        );
+        let nothing = compare_broken(&Value::Null);
+        assert!(nothing.iter().all(|row| !row.passed));
+    }
+
+    #[test]
+    fn no_hook_may_have_a_form_that_is_avoided() {
+        let args = ["--avoid-form", "fexit", "--avoid-form", "typed_tracepoint"];
+        let args = args.map(str::to_owned);
+        assert_eq!(compare_forms(&report(), &[]), []);
+        let rows = compare_forms(&report(), &args);
+        assert_eq!(failed_rows(&rows), [("hooks with fexit", "fsync")]);
+        assert_eq!(rows.len(), 2);
+        let rows = compare_forms(&Value::Null, &args);
+        assert_eq!(rows[0].got, "no report");
+    }
+}

@@ -11,8 +11,10 @@ writeback in the background) runs on a disk that fails on demand. Faults are dra
 from a seed, each with a run of the agent of its own (`--slow 5ms --stall 200ms`);
 what it says is held against what the disk and the callers wrote down. The
 denominator is the faults that the disk applied. A number alone means: asked so
-often, right each time; `a/b`: right in a of b. What is compared and how is in
-`xtask/src/truth/compare.rs`, `failed.rs` and `held.rs`.
+often, right each time; `a/b`: right in a of b. Of a slow sync (6 ms and more by its
+caller), *tied* is the share of its time that belongs to a request, commit or lock;
+*explained* counts the time for which its thread waited for a CPU as well. What is
+compared and how is in `xtask/src/truth/compare.rs`, `failed.rs` and `held.rs`.
 ";
 
 /// What a campaign was.

@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use fsyncscope::event::{Counters, Event, FileId, RequestEvent, Stamped, SyncEvent, WbErrEvent};
+use fsyncscope::enrich::{ChainKind, DeviceInfo, DeviceLink, Leaf, NvmePath};
+use fsyncscope::event::{
+    Counters, Event, FileId, NvmeStatus, RequestEvent, Stamped, SyncEvent, WbErrEvent,
+};
 
-use super::streams::{BEGIN_NS, MS, NO_ROOT, SDB1, SERVER_LOG, Stream, failed_write, fsync, names};
+use super::streams::{
+    BEGIN_NS, MS, NO_ROOT, SDB, SDB1, SERVER_LOG, Stream, failed_write, fsync, names,
+};
 
 /// Every story by name.
 pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
@@ -20,6 +25,7 @@ pub fn all() -> Vec<(&'static str, Vec<Stamped>)> {
         ("line_first", line_first()),
         ("deleted_topic", deleted_topic()),
         ("full_disk", full_disk()),
+        ("nvme", nvme()),
     ];
     all.extend(super::recorder::all());
     all
@@ -44,6 +50,90 @@ fn partition() -> Vec<Stamped> {
     stream.at(1_030).line(1_016, FLUSH_LINE, &EIO_STACK, false);
     stream.at(1_040).line(1_020, STOPPING_LINE, &[], false);
     stream.ticks_until(4_000).stop()
+}
+
+/// An NVMe disk with two paths: one of them gives up, and half a second later the
+/// controller behind the other refuses a write for good.
+fn nvme() -> Vec<Stamped> {
+    let mut stream = Stream::new();
+    stream.push(Event::Device {
+        dev: SDB1,
+        info: Box::new(nvme_disk()),
+    });
+    stream.ticks_until(500);
+    stream.push(Event::Request(RequestEvent {
+        status: "OK".to_owned(),
+        errno: 0,
+        file_source: "unknown".to_owned(),
+        file: FileId::default(),
+        names: Vec::new(),
+        root: NO_ROOT,
+        nr_errors: 0,
+        nvme: Some(NvmeStatus {
+            sct: 3,
+            sc: 0x71,
+            text: "Command Aborted By Host (Path Related Status, SCT 3h, SC 71h)".to_owned(),
+            ..NvmeStatus::default()
+        }),
+        disk: "nvme0c0n1".to_owned(),
+        is_failover: true,
+        ..failed_write(480, 500)
+    }));
+    stream.ticks_until(1_000);
+    stream.at(1_012).push(Event::Request(RequestEvent {
+        status: "MEDIUM".to_owned(),
+        errno: 61,
+        nr_requeue: 5,
+        nvme: Some(NvmeStatus {
+            sct: 2,
+            sc: 0x80,
+            dnr: false,
+            retries: 5,
+            text: "Write Fault (Media and Data Integrity Errors, SCT 2h, SC 80h)".to_owned(),
+            ..NvmeStatus::default()
+        }),
+        disk: "nvme0c1n1".to_owned(),
+        ..failed_write(1_004, 1_012)
+    }));
+    stream.at(1_014).push(Event::Sync(fsync(1_003, 1_014, -61)));
+    stream.ticks_until(4_000).stop()
+}
+
+fn nvme_disk() -> DeviceInfo {
+    let path = |nr: u32, state: &str| NvmePath {
+        name: format!("nvme0c{nr}n1"),
+        controller: format!("nvme{nr}"),
+        transport: Some("pcie".to_owned()),
+        address: Some(format!("0000:0{}:00.0", nr + 1)),
+        state: Some(state.to_owned()),
+        ana_state: None,
+    };
+    let link = |name: &str, dev, kind| DeviceLink {
+        name: name.to_owned(),
+        dev,
+        kind,
+        label: None,
+    };
+    DeviceInfo {
+        name: "nvme0n1".to_owned(),
+        dev: SDB1,
+        chain: vec![
+            link("nvme0n1p1", SDB1, ChainKind::Partition),
+            link("nvme0n1", SDB, ChainKind::Disk),
+        ],
+        leaves: vec![Leaf {
+            name: "nvme0n1".to_owned(),
+            dev: SDB,
+            model: Some("QEMU NVMe Ctrl".to_owned()),
+            serial: Some("deadbeef".to_owned()),
+            firmware: Some("10.0.2".to_owned()),
+            address: Some("0000:01:00.0, 0000:02:00.0".to_owned()),
+            paths: vec![path(0, "resetting"), path(1, "live")],
+            write_cache: Some("write back".to_owned()),
+            ..Leaf::default()
+        }],
+        notes: Vec::new(),
+    }
 }
 
 /// The three sources in the opposite order.

@@ -311,6 +311,9 @@ pub struct KernelsArgs {
     /// Only `fsyncscope check`, no faults
     #[arg(long, conflicts_with = "fault")]
     pub check: bool,
+    /// Make the agent attach its hooks in other forms than this: fexit, typed_tracepoint
+    #[arg(long, value_name = "FORM", value_delimiter = ',')]
+    pub avoid_form: Vec<String>,
     /// How many machines run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub vms: u32,

@@ -48,6 +48,8 @@ pub struct Job {
     pub fs: FsKind,
     /// The cells; none: only `check`.
     pub faults: Vec<Fault>,
+    /// Further arguments of every run of the agent.
+    pub agent_args: Vec<String>,
     /// Keep captures of passed cells.
     pub keep_all: bool,
 }
@@ -113,7 +115,7 @@ fn pack(image: &Image, programs: &Programs, job: &Job) -> anyhow::Result<Vec<u8>
             serial: qemu::SERIAL.to_owned(),
             qemu_id: Some(qemu::DISK_ID.to_owned()),
         },
-        agent_args: Vec::new(),
+        agent_args: job.agent_args.clone(),
         keep_all: job.keep_all,
     };
     let mut cpio = Cpio::new(&["dev", "proc", "sys", "tmp", "data", "run", "modules"]);

@@ -66,6 +66,10 @@ fn unpack(archive: &Archive, found: &Found, dir: &Path) -> anyhow::Result<()> {
         // A disk that is full must not stay so because of us.
         let _ = fs::remove_dir_all(&part);
     }
+    if placed.is_ok() {
+        // They have served; all kernels of the list are some gigabytes.
+        files.iter().for_each(|file| drop(fs::remove_file(file)));
+    }
     placed
 }
 

@@ -61,6 +61,7 @@ pub fn subset() -> anyhow::Result<table::Outcome> {
         fs: vec![FsKind::Ext4],
         fault: vec![Fault::WriteError, Fault::LateError],
         check: false,
+        avoid_form: Vec::new(),
         vms: 2,
         resume: false,
         json: false,
@@ -84,11 +85,16 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
     setup::qemu()?;
     let cache = setup::cache()?.join("kernels");
     let mut boots = Vec::new();
+    let agent_args: Vec<String> = args
+        .avoid_form
+        .iter()
+        .flat_map(|form| ["--avoid-form".to_owned(), form.clone()])
+        .collect();
     let mut programs = Vec::new();
     for arch in &archs {
         qemu::require_usable(*arch)?;
         let own = read_programs(*arch, args.agent.as_deref())?;
-        let store = Store::open(&cache, *arch, hash(&own))?;
+        let store = Store::open(&cache, *arch, hash(&own, &agent_args))?;
         let archive = Archive::open(&cache, *arch)?;
         for kernel in &kernels {
             let image = image::get(&cache, &archive, kernel, *arch)?;
@@ -111,6 +117,7 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
                     job: Job {
                         fs: *fs,
                         faults,
+                        agent_args: agent_args.clone(),
                         keep_all: args.keep,
                     },
                 }));
@@ -124,6 +131,7 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
     drop(lab);
     table::print(&outcome, args.json)?;
     let is_whole = args.kernel.is_empty() && archs.len() == 2 && file_systems.len() == 2;
+    let is_whole = is_whole && args.avoid_form.is_empty();
     if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
         let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
         page::write(&kernels, &archs, &file_systems, &stores)?;
@@ -155,10 +163,10 @@ fn read_programs(arch: Arch, agent: Option<&Path>) -> anyhow::Result<Programs> {
     })
 }
 
-/// Results are good for these very bytes.
-fn hash(programs: &Programs) -> u64 {
+/// Results are good for these very bytes and arguments.
+fn hash(programs: &Programs, agent_args: &[String]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&programs.init, &programs.agent).hash(&mut hasher);
+    (&programs.init, &programs.agent, agent_args).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -313,6 +313,7 @@ mod tests {
         let job = Job {
             fs: FsKind::Ext4,
             faults: vec![Fault::Healthy, Fault::Stall],
+            agent_args: Vec::new(),
             keep_all: false,
         };
         let mut record = broken(&job, "x");

@@ -247,13 +247,7 @@ impl Loader<'_> {
             .program_mut(name)
             .ok_or_else(|| format!("program {name} is not in the kernel object"))?;
         let btf = self.btf.as_ref();
-        let known = |names: &[&'static str]| -> Result<&'static str, String> {
-            names
-                .iter()
-                .copied()
-                .find(|name| self.resolved.has_function(name))
-                .ok_or_else(|| "no such function in BTF".to_owned())
-        };
+        let known = |names: &[&'static str]| self.resolved.traceable(names);
         macro_rules! go {
             ($kind:ty, |$p:ident| $load:expr, |$q:ident| $attach:expr) => {{
                 let $p: &mut $kind = program.try_into().map_err(|e: ProgramError| explain(&e))?;
@@ -304,6 +298,14 @@ fn verifier_log_level() -> VerifierLogLevel {
     }
 }
 
+/// A line of registers, `R0=inv0 R1=ctx`, not `R4 invalid mem access`.
+fn is_state(line: &str) -> bool {
+    line.strip_prefix('R').is_some_and(|rest| {
+        let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.starts_with(['=', '_'])
+    })
+}
+
 /// The chain of causes in one line; the verifier's log only by its last lines.
 fn explain(error: &ProgramError) -> String {
     if let ProgramError::LoadError {
@@ -325,6 +327,10 @@ fn explain(error: &ProgramError) -> String {
                     && !l.starts_with("stack depth")
                     // A line a function, from 7.1 on or so.
                     && !l.starts_with("subprog ")
+                    // Source lines, instructions and states say nothing of the reason.
+                    && !l.starts_with(';')
+                    && !l.starts_with(|c: char| c.is_ascii_digit())
+                    && !is_state(l)
             })
             .unwrap_or("")
             .to_owned();
@@ -344,4 +350,17 @@ fn explain(error: &ProgramError) -> String {
         text = format!("no such tracepoint ({text})");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_told_from_the_state_of_registers() {
+        assert!(is_state("R0=inv0 R1=ctx(id=0,off=0,imm=0)"));
+        assert!(is_state("R1_w=scalar() R10=fp0"));
+        assert!(!is_state("R4 invalid mem access 'scalar'"));
+        assert!(!is_state("invalid bpf_context access off=0 size=8"));
+    }
 }

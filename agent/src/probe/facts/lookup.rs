@@ -218,6 +218,16 @@ impl<'d> Btf<'d> {
         ))
     }
 
+    /// Whether a function's first argument points to a struct that is declared only.
+    pub fn is_opaque_function(&self, id: u32) -> Result<bool, BtfError> {
+        let proto = self.strip(self.get(id)?.size_or_type)?;
+        let Some((_, first)) = proto.params().next() else {
+            return Ok(false);
+        };
+        let pointer = self.strip(first)?;
+        Ok(pointer.kind == Kind::Ptr && self.strip(pointer.size_or_type)?.kind == Kind::Fwd)
+    }
+
     /// Whether this is a pointer to the struct of that name.
     pub fn is_pointer_to(&self, id: u32, name: &[u8]) -> Result<bool, BtfError> {
         let pointer = self.strip(id)?;

@@ -62,6 +62,9 @@ pub struct FunctionFact {
     /// Its id in the kernel image's BTF (`attach_btf_id`), `None` if only a
     /// module has it.
     pub btf_id: Option<u32>,
+    /// Its first argument points to a struct of which BTF has no more than the name:
+    /// the verifier then refuses any look at the arguments.
+    pub is_opaque: bool,
 }
 
 /// Everything learnt; owns no BTF.
@@ -143,6 +146,21 @@ impl ResolvedFacts {
         self.functions
             .iter()
             .any(|f| f.name == name && f.btf_id.is_some())
+    }
+
+    /// The first of these functions that fexit can be attached to.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn traceable(&self, names: &[&'static str]) -> Result<&'static str, String> {
+        let known = |name: &&&'static str| self.has_function(name);
+        let name =
+            *(names.iter().find(known)).ok_or_else(|| "no such function in BTF".to_owned())?;
+        let is_opaque = |function: &FunctionFact| function.name == name && function.is_opaque;
+        if self.functions.iter().any(is_opaque) {
+            return Err(format!("BTF does not describe the argument of {name}"));
+        }
+        Ok(name)
     }
 
     /// Those of a hook's requirements that do not hold. A requirement is the
@@ -265,6 +283,7 @@ impl ResolvedFacts {
                 self.functions.push(FunctionFact {
                     name,
                     btf_id: Some(id),
+                    is_opaque: btf.is_opaque_function(id)?,
                 });
             }
         }
@@ -290,7 +309,11 @@ impl ResolvedFacts {
         for &name in table::FUNCTIONS {
             let known = self.functions.iter().any(|f| f.name == name);
             if !known && catalog.ids(Role::Function, name).next().is_some() {
-                self.functions.push(FunctionFact { name, btf_id: None });
+                self.functions.push(FunctionFact {
+                    name,
+                    btf_id: None,
+                    is_opaque: false,
+                });
             }
         }
         self.add_events(&catalog, false)?;

@@ -294,7 +294,8 @@ Exit codes: 0 all as expected, 1 a cell failed, 2 the lab could not run it.
 
   cargo xtask kernels --kernel 5.10 --arch amd64 --fs ext4 --fault write-error
   cargo xtask kernels --kernel any:6.16 --arch arm64 --fs xfs
-  cargo xtask kernels --resume           only what has not passed with this agent")]
+  cargo xtask kernels --resume           only what has not passed with this agent
+  cargo xtask kernels --page             the page of a matrix that is not whole yet")]
 pub struct KernelsArgs {
     /// Only this kernel of tests/KERNELS, or any:VERSION of the archive (repeatable)
     #[arg(long, value_name = "VERSION", value_delimiter = ',')]
@@ -329,6 +330,9 @@ pub struct KernelsArgs {
     /// Use this agent, a static binary of the one architecture picked by --arch
     #[arg(long, value_name = "FILE", requires = "arch")]
     pub agent: Option<PathBuf>,
+    /// Boot nothing: write docs/KERNELS.md from what this agent has done so far
+    #[arg(long, conflicts_with_all = ["kernel", "fs", "fault", "check", "avoid_form", "resume", "keep", "json"])]
+    pub page: bool,
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ use crate::setup::{self, Need};
 
 /// `cargo xtask kernels`.
 pub fn main(args: &KernelsArgs) -> anyhow::Result<u8> {
+    if args.page {
+        return write_page(args);
+    }
     let outcome = run(args)?;
     Ok(outcome.exit_code())
 }
@@ -67,6 +70,7 @@ pub fn subset() -> anyhow::Result<table::Outcome> {
         json: false,
         keep: false,
         agent: None,
+        page: false,
     })
 }
 
@@ -137,6 +141,21 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
         page::write(&kernels, &archs, &file_systems, &stores)?;
     }
     Ok(outcome)
+}
+
+/// The page of what has been done with this agent, whole or not.
+fn write_page(args: &KernelsArgs) -> anyhow::Result<u8> {
+    let cache = setup::cache()?.join("kernels");
+    let archs = or_all(&args.arch, &Arch::ALL);
+    let mut stores = Vec::new();
+    for arch in &archs {
+        let own = read_programs(*arch, args.agent.as_deref())?;
+        stores.push(Store::open(&cache, *arch, hash(&own, &[]))?);
+    }
+    let stores: Vec<&Store> = stores.iter().collect();
+    let file_systems = [FsKind::Ext4, FsKind::Xfs];
+    page::write(&known_kernels()?, &archs, &file_systems, &stores)?;
+    Ok(0)
 }
 
 fn known_kernels() -> anyhow::Result<Vec<list::Kernel>> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::guest::fault::Fault;
 use fsyncscope_tests::guest::protocol::Outcome as CellOutcome;
@@ -28,9 +28,16 @@ pub fn write(
         let store = store.context("an architecture without results")?;
         for kernel in kernels {
             for fs in file_systems {
-                results.push((*arch, *fs, store.get(&kernel.version, *fs)));
+                let mut stored = store.get(&kernel.version, *fs);
+                if stored.release.is_empty() {
+                    stored.release.clone_from(&kernel.version);
+                }
+                results.push((*arch, *fs, stored));
             }
         }
+    }
+    if results.iter().all(|(_, _, stored)| stored.check.is_none()) {
+        bail!("no kernel has been booted with this agent: there is nothing to write");
     }
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let path = repository().join("docs/KERNELS.md");
@@ -47,7 +54,8 @@ fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
          distribution's own kernel in an emulated machine with an NVMe disk that fails on\n\
          demand, and the released agent over a writer that behaves like a broker. A cell\n\
          passes if verdict, cause, file, device, sector, errno and status are right, nothing\n\
-         false is said and nothing is lost.\n\n## Cells\n\n"
+         false is said and nothing is lost. {}\n\n## Cells\n\n",
+        summarize(results)
     );
     text.push_str("| kernel | arch | fs |");
     for fault in Fault::all() {
@@ -84,6 +92,30 @@ fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
     }
     text.push_str("\n## Forms of the hooks\n\nAs `fsyncscope check` printed them before the first fault; `-` = not there.\n\n");
     text.push_str(&render_forms(results));
+    text
+}
+
+/// How many cells came out how; a matrix that is not whole says so.
+fn summarize(results: &[(Arch, FsKind, Stored)]) -> String {
+    let total = results.len() * Fault::all().len();
+    let count = |outcome| {
+        let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
+        cells.filter(|cell| cell.outcome == outcome).count()
+    };
+    let [passed, gaps, failed] = [
+        CellOutcome::Passed,
+        CellOutcome::ExpectedGap,
+        CellOutcome::Failed,
+    ]
+    .map(count);
+    let mut text = format!(
+        "Of {total} cells\n{passed} passed, {gaps} are gaps with a reason, {failed} failed"
+    );
+    let rest = total.saturating_sub(passed + gaps + failed);
+    if rest > 0 {
+        text.push_str(&format!(", {rest} have not been run"));
+    }
+    text.push('.');
     text
 }
 
@@ -181,5 +213,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| not run |"), "{text}");
+        let rest = Fault::all().len() - 1;
+        let said =
+            format!("0 passed, 1 are gaps with a reason, 0 failed, {rest} have not been run.");
+        assert!(text.contains(&said), "{text}");
     }
 }

@@ -68,22 +68,27 @@ impl Archive {
                 "apt: lists of kernels for {} (own folder, nothing is installed)",
                 arch.name()
             ));
-            let fetched = run(archive.apt("apt-get").args(["-qq", "update"]));
-            match fetched {
-                Ok(()) => write("fetched", "")?,
-                Err(err) if archive.dir.join("fetched").exists() => {
-                    say(format!(
-                        "{err:#}; going on with the lists of an earlier run"
-                    ));
+            let updated = output(archive.apt("apt-get").args(["-qq", "update"]));
+            archive.names = archive.known()?;
+            match updated {
+                Ok(_) => write("fetched", "")?,
+                // The next run asks again.
+                Err(err) if !archive.names.is_empty() => {
+                    say(format!("{err:#}; going on with the lists that are here"));
                 }
                 Err(err) => {
                     return Err(err).context("ask the archive (is the network reachable?)");
                 }
             }
+        } else {
+            archive.names = archive.known()?;
         }
-        let names = output(archive.apt("apt-cache").args(["pkgnames", "linux-"]))?;
-        archive.names = names.lines().map(str::to_owned).collect();
         Ok(archive)
+    }
+
+    fn known(&self) -> anyhow::Result<Vec<String>> {
+        let names = output(self.apt("apt-cache").args(["pkgnames", "linux-"]))?;
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     fn is_fresh(&self) -> bool {
@@ -143,7 +148,8 @@ fn find_file(archives: &Path, package: &str) -> Option<PathBuf> {
     })
 }
 
-/// Nothing of the machine's own state is read or written.
+/// Nothing of the machine's own state is read or written. A list that cannot be
+/// fetched is an error: by default apt warns of it and succeeds.
 fn configuration(dir: &Path, arch: Arch) -> String {
     let dir = dir.display();
     let arch = arch.debian();
@@ -158,6 +164,7 @@ fn configuration(dir: &Path, arch: Arch) -> String {
          APT::Architecture \"{arch}\";\n\
          APT::Architectures {{ \"{arch}\"; }};\n\
          APT::Sandbox::User \"root\";\n\
+         APT::Update::Error-Mode \"any\";\n\
          Acquire::Languages \"none\";\n\
          Acquire::Retries \"3\";\n"
     )

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use fsyncscope_abi::{
     ABI_VERSION, RecordHeader,
-    block::{RequestRecord, RqState, req_op},
+    block::{RequestRecord, RqState, file_source, req_op},
     keys::{InodeKey, Names},
     kind,
     sync::{BY_FD, InodeCounters, SyncRecord, SyncState},
@@ -175,6 +175,7 @@ fn request_event(record: &RequestRecord, masks: FlagMasks) -> RequestEvent {
     let op = record.cmd_flags as u8;
     let flush = op == req_op::FLUSH;
     let status = status_words(record.status, record.status_is_errno == 1);
+    let disk = text(&record.disk_name);
     RequestEvent {
         rq: record.rq,
         dev: record.dev,
@@ -190,16 +191,35 @@ fn request_event(record: &RequestRecord, masks: FlagMasks) -> RequestEvent {
         status_derived: status.derived,
         file_source: words::file_source_name(record.file_source).to_owned(),
         file: file_id(&record.inode),
-        rdev: record.rdev,
+        rdev: file_system_of(record.file_source, record.rdev, record.dev, &disk),
         names: decode_names(&record.names),
         root: record.root,
         spans_files: record.spans_files != 0,
         nr_requeue: record.nr_requeue,
         nr_errors: record.nr_errors,
         nvme: nvme_words(record.nvme_status, record.nvme_retries),
-        disk: text(&record.disk_name),
+        disk,
         is_failover: record.is_failover != 0,
     }
+}
+
+/// Whose metadata it is, where no page says so: the number of the bio's device. On a
+/// path of an NVMe multipath disk that is the hidden path's own, and before 5.12 a bio
+/// has none: the disk then stands for the file system, which is right where there are
+/// no partitions.
+fn file_system_of(source: u8, rdev: u32, dev: u32, disk: &str) -> u32 {
+    let is_meta = source == file_source::META;
+    if is_meta && (rdev == 0 || is_hidden_path(disk)) {
+        dev
+    } else {
+        rdev
+    }
+}
+
+/// `nvme0c0n1`: controller 0 as a path to namespace 1 of subsystem 0.
+fn is_hidden_path(disk: &str) -> bool {
+    let numbers = disk.strip_prefix("nvme");
+    numbers.is_some_and(|numbers| numbers.contains('c'))
 }
 
 fn wb_err_event(record: &WbErrRecord) -> WbErrEvent {
@@ -298,6 +318,17 @@ mod tests {
             comm: *b"kafka-scheduler\0",
             names,
         }
+    }
+
+    #[test]
+    fn metadata_on_a_hidden_path_is_that_of_the_disk_above() {
+        let of = |source, rdev, disk| file_system_of(source, rdev, 71, disk);
+        assert_eq!(of(file_source::META, 70, "nvme0c0n1"), 71);
+        assert_eq!(of(file_source::META, 0, "sda"), 71);
+        assert_eq!(of(file_source::META, 72, "nvme0n1"), 72);
+        assert_eq!(of(file_source::META, 72, "sdc"), 72);
+        assert_eq!(of(file_source::BLOCKDEV, 72, "nvme0c0n1"), 72);
+        assert_eq!(of(file_source::PAGE, 0, "nvme0c0n1"), 0);
     }
 
     #[test]

@@ -230,10 +230,11 @@ fn find(names: &[String], kernel: &Kernel, arch: Arch) -> anyhow::Result<Found> 
     })?;
     let has = |name: &String| names.iter().any(|known| known == name);
     // From 6.19 on the image is split in two, and linux-image only asks for both.
+    // Of releases that were replaced, an archive may keep the first alone.
     let binary = format!("linux-binary-{release}");
     let modules = format!("linux-modules-{release}");
-    let packages = match has(&binary) && has(&modules) {
-        true => vec![binary, modules],
+    let packages = match has(&binary) {
+        true => [binary, modules].into_iter().filter(has).collect(),
         false => vec![format!("linux-image-{release}")],
     };
     Ok(Found {
@@ -308,6 +309,17 @@ mod tests {
                 "linux-modules-7.3.4+deb13-cloud-arm64"
             ]
         );
+    }
+
+    #[test]
+    fn an_image_without_its_modules_is_taken_alone() {
+        let names = [
+            "linux-image-7.0.13+deb13-cloud-amd64",
+            "linux-binary-7.0.13+deb13-cloud-amd64",
+        ]
+        .map(str::to_owned);
+        let found = find(&names, &kernel("7.0", "cloud"), Arch::X86_64).unwrap();
+        assert_eq!(found.packages, ["linux-binary-7.0.13+deb13-cloud-amd64"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use fsyncscope_tests::faultdisk::FsKind;
 
 use super::archive::{Archive, Found};
 use super::list::Kernel;
@@ -28,6 +29,14 @@ pub struct Image {
     pub modules: Vec<Module>,
 }
 
+impl Image {
+    /// Whether the guest can mount it: xfs is a module of every such kernel, and an
+    /// archive may hold an image without its modules.
+    pub fn has(&self, fs: FsKind) -> bool {
+        fs != FsKind::Xfs || !self.modules.is_empty()
+    }
+}
+
 /// Takes a kernel from the cache, or from the archive.
 pub fn get(cache: &Path, archive: &Archive, kernel: &Kernel, arch: Arch) -> anyhow::Result<Image> {
     let found = archive.find(kernel)?;
@@ -40,16 +49,21 @@ pub fn get(cache: &Path, archive: &Archive, kernel: &Kernel, arch: Arch) -> anyh
         dir.join("boot").join(format!("vmlinuz-{release}")),
         dir.join("usr/lib/modules").join(release).join("vmlinuz"),
     ])?;
-    let modules = first_that_is(&[
-        dir.join("usr/lib/modules").join(release).join("kernel"),
-        dir.join("lib/modules").join(release).join("kernel"),
-    ])?;
+    let folders = [
+        dir.join("usr/lib/modules").join(release),
+        dir.join("lib/modules").join(release),
+    ];
+    let folder = folders.iter().find(|folder| folder.join("kernel").is_dir());
+    let modules = match folder {
+        Some(folder) => modules::collect(folder)?,
+        None => Vec::new(),
+    };
     Ok(Image {
         version: kernel.version.clone(),
         release: found.release,
         arch,
         vmlinuz,
-        modules: modules::collect(modules.parent().unwrap_or(&dir))?,
+        modules,
     })
 }
 

@@ -106,6 +106,15 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
             // `check` says the same whatever is on the disk.
             let nr_fs = if args.check { 1 } else { file_systems.len() };
             for fs in &file_systems[..nr_fs] {
+                if !image.has(*fs) {
+                    say(format!(
+                        "{} {}: the archive has no modules of it: {} is left out",
+                        image.release,
+                        arch.name(),
+                        fs.name()
+                    ));
+                    continue;
+                }
                 let wanted = match args.resume {
                     true => store.not_passed(&image, *fs, &faults),
                     false => faults.clone(),

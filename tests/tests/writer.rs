@@ -80,7 +80,8 @@ fn the_counts_are_those_of_the_configuration() {
         config.flushes = 40;
         config.flushes_per_s = 0.0;
         config.checkpoint_ms = 0;
-        config.handlers = 2;
+        // Of two, one may do all the work before the other reaches its partitions.
+        config.handlers = 1;
         let mut writer = Writer::start(&stage.lab, config).unwrap();
         writer.wait_for_flushes(40, LIMIT).unwrap();
         let counts = writer.finish().unwrap();

@@ -338,7 +338,13 @@ pub struct NvmeStatus {
 impl RequestEvent {
     /// Journal or metadata of the file system on device `s_dev`.
     pub fn is_metadata_of(&self, s_dev: u32) -> bool {
-        s_dev != 0 && self.rdev == s_dev && matches!(self.file_source.as_str(), "blockdev" | "meta")
+        match self.file_source.as_str() {
+            _ if s_dev == 0 => false,
+            "blockdev" => self.rdev == s_dev,
+            // By its bio, which on NVMe multipath is of the path and not of the disk.
+            "meta" => self.rdev == s_dev || self.dev == s_dev,
+            _ => false,
+        }
     }
 }
 

@@ -160,6 +160,23 @@ fn each_failure_meets_its_rule() {
 }
 
 #[test]
+fn a_log_write_by_a_path_of_a_multipath_disk_is_its_file_systems() {
+    let mut run = Run::new();
+    run.at(10).push(Event::Request(RequestEvent {
+        file: FileId::default(),
+        file_source: "meta".to_owned(),
+        dev: FS,
+        rdev: 6,
+        ..failed("MEDIUM", 61)
+    }));
+    run.push(Event::Sync(sync(4, 8, -5)));
+    assert_eq!(
+        judged(run.last()),
+        (Verdict::Confirmed, Some(Cause::Journal), "E5".to_owned())
+    );
+}
+
+#[test]
 fn a_wrong_call_is_not_the_disk_and_an_interrupted_one_is_nothing() {
     let mut run = Run::new();
     run.at(10).push(Event::Sync(sync(4, 8, -9)));

@@ -14,6 +14,9 @@ use super::modules::{self, Module};
 use crate::arch::Arch;
 use crate::process::run;
 
+/// Begins the name of a kernel that is being unpacked; the process's id follows.
+const PART: &str = ".part-";
+
 /// A kernel.
 #[derive(Debug)]
 pub struct Image {
@@ -69,7 +72,9 @@ pub fn get(cache: &Path, archive: &Archive, kernel: &Kernel, arch: Arch) -> anyh
 
 fn unpack(archive: &Archive, found: &Found, dir: &Path) -> anyhow::Result<()> {
     let files = archive.fetch(found)?;
-    let part = dir.with_extension(format!("part-{}", std::process::id()));
+    let folder = dir.parent().unwrap_or(dir);
+    remove_leftovers(folder, Path::new("/proc"));
+    let part = folder.join(format!("{}{}", PART, std::process::id()));
     let what = || format!("unpack {} into {}", found.release, part.display());
     fs::create_dir_all(&part).with_context(what)?;
     let unpacked = files.iter().try_for_each(|file| {
@@ -87,9 +92,46 @@ fn unpack(archive: &Archive, found: &Found, dir: &Path) -> anyhow::Result<()> {
     placed
 }
 
+/// What runs that were killed have left half unpacked.
+fn remove_leftovers(folder: &Path, proc: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PART));
+        if pid.is_some_and(|pid| !proc.join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn first_that_is(paths: &[PathBuf]) -> anyhow::Result<PathBuf> {
     let found = paths.iter().find(|path| path.exists());
     found
         .cloned()
         .with_context(|| format!("the package has no {}", paths[0].display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_living_process_unpacks_is_removed() {
+        let base = std::env::temp_dir().join(format!("fsyncscope-image-{}", std::process::id()));
+        for folder in [
+            "images/.part-7",
+            "images/.part-8",
+            "images/6.12.1",
+            "proc/8",
+        ] {
+            fs::create_dir_all(base.join(folder)).unwrap();
+        }
+        remove_leftovers(&base.join("images"), &base.join("proc"));
+        let mut left: Vec<_> = fs::read_dir(base.join("images"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".part-8", "6.12.1"]);
+        fs::remove_dir_all(base).unwrap();
+    }
 }

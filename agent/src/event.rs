@@ -6,6 +6,7 @@
 
 mod space;
 mod span;
+mod summary;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use crate::{
 
 pub use space::{Space, SpaceEvent};
 pub use span::{RequestSpan, SpanFile, SpansEvent, WaitSpan};
+pub use summary::{Summary, SummaryRow};
 
 /// An event and when it reached the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -471,34 +473,4 @@ pub struct HookState {
     pub reason: String,
     /// What is lost without it.
     pub lost: String,
-}
-
-/// Percentiles for the summary; computed live by hdrhistogram, replayed as they are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// One row per broker, log.dir, device and op.
-    pub rows: Vec<SummaryRow>,
-}
-
-/// A row of [`Summary`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SummaryRow {
-    /// Broker slot.
-    pub broker: u16,
-    /// Root slot.
-    pub root: u16,
-    /// s_dev.
-    pub dev: u32,
-    /// Operation.
-    pub op: String,
-    /// How many.
-    pub count: u64,
-    /// How many failed.
-    pub errors: u64,
-    /// Median, ns.
-    pub p50_ns: u64,
-    /// 99th percentile, ns.
-    pub p99_ns: u64,
-    /// Largest bucket reached, ns.
-    pub max_ns: u64,
 }

@@ -340,13 +340,9 @@ pub struct NvmeStatus {
 impl RequestEvent {
     /// Journal or metadata of the file system on device `s_dev`.
     pub fn is_metadata_of(&self, s_dev: u32) -> bool {
-        match self.file_source.as_str() {
-            _ if s_dev == 0 => false,
-            "blockdev" => self.rdev == s_dev,
-            // By its bio, which on NVMe multipath is of the path and not of the disk.
-            "meta" => self.rdev == s_dev || self.dev == s_dev,
-            _ => false,
-        }
+        // A log's bio is, on NVMe multipath, of the path and not of the disk.
+        let is_meta = self.file_source == "meta" && [self.rdev, self.dev].contains(&s_dev);
+        s_dev != 0 && (is_meta || self.file_source == "blockdev" && self.rdev == s_dev)
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
+use crate::detail::Detail;
+
 /// Which fsync failed or hung, on which file and partition, because of which
 /// block request on which disk, and which line of the broker's log that explains.
 #[derive(Debug, Parser)]
@@ -117,6 +119,9 @@ pub struct Targets {
     /// A sync this much longer than its bytes need is a finding
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub stall: Duration,
+    /// How much to look at: less costs less and explains less
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub detail: Detail,
 }
 
 /// Options of watch.
@@ -151,6 +156,9 @@ pub struct Check {
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Attach what this level of watch and export attaches, and say what it leaves out
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub detail: Option<Detail>,
     /// Also print how many instructions the verifier walked, by program
     #[arg(short, long)]
     pub verbose: bool,

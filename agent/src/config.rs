@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use crate::{
     cli::{Common, Targets},
+    detail::Detail,
     probe::LoadOptions,
 };
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub avoid_forms: Vec<String>,
     /// For tests: BTF that is believed in place of the kernel's.
     pub test_btf: Option<PathBuf>,
+    /// How much is looked at.
+    pub detail: Detail,
 }
 
 impl Config {
@@ -60,11 +63,12 @@ impl Config {
             log_level: common.log_level.clone(),
             avoid_forms: common.avoid_form.clone(),
             test_btf: common.test_btf.clone(),
+            detail: targets.detail,
         })
     }
 
     /// For a check: the defaults, nothing to watch.
-    pub fn for_check(common: &Common) -> Self {
+    pub fn for_check(common: &Common, detail: Detail) -> Self {
         Config {
             slow_ns: 100_000_000,
             stall_ns: 1_000_000_000,
@@ -75,6 +79,7 @@ impl Config {
             log_level: common.log_level.clone(),
             avoid_forms: common.avoid_form.clone(),
             test_btf: common.test_btf.clone(),
+            detail,
         }
     }
 
@@ -89,6 +94,7 @@ impl Config {
             avoid: self.avoid_forms.clone(),
             refuted: Vec::new(),
             btf: self.test_btf.clone(),
+            detail: self.detail,
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     brokerlog::{LogRecord, StorageEvent},
+    detail::Detail,
     discover::Broker,
     enrich::DeviceInfo,
 };
@@ -185,6 +186,9 @@ pub struct Start {
     pub clock_offset_ns: i64,
     /// When the hooks were attached, CLOCK_MONOTONIC ns. Before it the agent was blind.
     pub attached_ns: u64,
+    /// `--detail`; left out if full.
+    #[serde(default, skip_serializing_if = "Detail::is_full")]
+    pub detail: Detail,
 }
 
 /// A file as the kernel side names it.

@@ -32,5 +32,6 @@ pub mod export;
 pub mod helper;
 pub mod run;
 pub mod cli;
+pub mod detail;
 pub mod config;
 pub mod messages;

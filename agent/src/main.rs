@@ -62,7 +62,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
                 code
             }
         },
-        Command::Check(options) => run::check::check(options, &Config::for_check(&cli.common)),
+        Command::Check(options) => run::check::check(
+            options,
+            &Config::for_check(&cli.common, options.detail.unwrap_or_default()),
+        ),
         Command::Export(options) => {
             let config = config(&options.targets)?;
             let runtime = runtime()?;

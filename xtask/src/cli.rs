@@ -149,6 +149,9 @@ pub struct BenchArgs {
     /// Only biolatency, bpftrace and the empty programs; the agent is not built
     #[arg(long)]
     pub peers_only: bool,
+    /// Take this binary of the agent and build none
+    #[arg(long, value_name = "FILE", conflicts_with = "peers_only")]
+    pub agent: Option<PathBuf>,
 }
 
 /// What is made to happen.

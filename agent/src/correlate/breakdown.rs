@@ -30,6 +30,8 @@ pub(crate) struct Evidence<'a> {
     pub waits: &'a [WaitSpan],
     /// Who asked for a flush may be unknown, since no hook sees the journal.
     pub is_journal_dark: bool,
+    /// Nor is it seen who else asks for one: any may be the sync's own.
+    pub is_asker_dark: bool,
 }
 
 /// A lane counts how many spans of a kind cover an instant.
@@ -150,6 +152,9 @@ pub(crate) fn begin_and_issue(request: &RequestSpan) -> Option<(u64, u64)> {
 fn flush_windows(disk: u32, evidence: &Evidence<'_>) -> Vec<Span> {
     let sync = evidence.sync;
     let within = (sync.enter_ns, sync.exit_ns);
+    if evidence.is_asker_dark {
+        return vec![within];
+    }
     let mut windows: Vec<Span> = Vec::new();
     if sync.flush_asked_ns != 0 {
         // A flush that was issued before does not cover what was written since:

@@ -66,6 +66,7 @@ fn parts(sync: &SyncEvent, requests: &[RequestSpan], waits: &[WaitSpan]) -> Part
         requests,
         waits,
         is_journal_dark: false,
+        is_asker_dark: false,
     })
 }
 
@@ -154,6 +155,7 @@ fn random_spans_always_sum_to_the_duration() {
             requests: &requests,
             waits: &waits,
             is_journal_dark: random(2) == 0,
+            is_asker_dark: random(2) == 0,
         });
         let parts = found.breakdown;
         assert_eq!(sum(&parts), sync.exit_ns - sync.enter_ns);
@@ -294,6 +296,7 @@ fn without_a_view_of_the_journal_any_flush_may_be_its_own() {
         requests: &[flush((900, 900, 1_600))],
         waits: &[],
         is_journal_dark: true,
+        is_asker_dark: false,
     };
     assert_eq!(six(&partition(&evidence).breakdown), [600, 0, 0, 0, 0, 400]);
 }

@@ -91,6 +91,8 @@ pub(crate) struct Scene<'a> {
     pub moved_bytes: u64,
     /// See [`Evidence`].
     pub is_journal_dark: bool,
+    /// See [`Evidence`].
+    pub is_asker_dark: bool,
     /// It has not returned.
     pub is_in_flight: bool,
     /// What belongs to its broker.
@@ -151,6 +153,7 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         requests: &overlapping,
         waits: &waits,
         is_journal_dark: scene.is_journal_dark,
+        is_asker_dark: scene.is_asker_dark,
     });
     // A disk that was idle of late had no chance to show its rate: the file's data
     // needs no longer than its requests took. Those too fast for the recorder are

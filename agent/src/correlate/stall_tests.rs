@@ -59,6 +59,7 @@ fn stall_of(rate: u64, moved_bytes: u64, requests: Vec<RequestSpan>) -> Stall {
             rate: Some(rate),
             moved_bytes,
             is_journal_dark: false,
+            is_asker_dark: false,
             is_in_flight: false,
             household: Household {
                 roots: &[0],

@@ -141,6 +141,7 @@ impl Core {
             rate: self.rates.of_disks(&disks),
             moved_bytes: self.rates.moved(&disks, sync.enter_ns, sync.exit_ns),
             is_journal_dark: !self.world.sees_journal(),
+            is_asker_dark: !self.world.start.detail.is_full(),
             is_in_flight: outstanding.is_some(),
             outstanding: outstanding.unwrap_or_default(),
         };
@@ -216,6 +217,7 @@ impl Core {
                     rate: old.rate,
                     moved_bytes: old.moved_bytes,
                     is_journal_dark: !self.world.sees_journal(),
+                    is_asker_dark: !self.world.start.detail.is_full(),
                     is_in_flight: false,
                     outstanding: &[],
                 };

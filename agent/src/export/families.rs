@@ -33,9 +33,14 @@ impl State {
 
     fn histograms(&self) -> Vec<MetricFamily> {
         let syncs = &self.syncs.by_labels;
+        let whole = if self.last.detail.is_full() {
+            "device"
+        } else {
+            "total"
+        };
         let stages = [
             ("queue", &self.queue.by_labels),
-            ("device", &self.device.by_labels),
+            (whole, &self.device.by_labels),
         ];
         let blocks = stages.into_iter().flat_map(|(stage, by_labels)| {
             by_labels
@@ -108,11 +113,13 @@ impl State {
             }
         }
         let mut blocks = BTreeMap::<Values, f64>::new();
-        for disk in self.last.devices.iter().filter(|row| row.is_watched_disk) {
-            blocks.insert(vec![self.places.device(disk.dev)], 0.0);
-        }
-        for (dev, count) in &self.last.block_in_flight {
-            *blocks.entry(vec![self.places.device(*dev)]).or_default() += *count as f64;
+        if self.last.detail.is_full() {
+            for disk in self.last.devices.iter().filter(|row| row.is_watched_disk) {
+                blocks.insert(vec![self.places.device(disk.dev)], 0.0);
+            }
+            for (dev, count) in &self.last.block_in_flight {
+                *blocks.entry(vec![self.places.device(*dev)]).or_default() += *count as f64;
+            }
         }
         vec![
             values(

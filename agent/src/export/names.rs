@@ -56,7 +56,7 @@ metrics! {
     SYNC_IN_FLIGHT_OLDEST = Gauge "sync_in_flight_oldest_seconds" SYNC,
         "Age of the oldest sync call that has not returned, 0 if there is none.";
     BLOCK_DURATION = Histogram "block_duration_seconds" &["device", "op", "stage"],
-        "Time of block requests waiting for issue (stage queue) and from issue to completion (stage device).";
+        "Time of block requests waiting for issue (stage queue) and from issue to completion (stage device); from allocation to completion (stage total) where --detail normal has the two in one.";
     BLOCK_ERRORS = Counter "block_errors_total" &["device", "op", "status"],
         "Block requests that completed with an error, by block status.";
     BLOCK_IN_FLIGHT = Gauge "block_in_flight" &["device"],

@@ -7,7 +7,10 @@
 
 use fsyncscope_abi::hist::{Hist, HistKey};
 
-use crate::incident::{Cause, Verdict};
+use crate::{
+    detail::Detail,
+    incident::{Cause, Verdict},
+};
 
 /// Where the numbers come from. It is called at each scrape, and at least once
 /// a minute; never twice at a time. It must not touch a disk: a scrape has to
@@ -20,6 +23,9 @@ pub trait Source: Send {
 /// One reading. Totals are cumulative since the agent started.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// What of requests is known: below `full` neither their queue nor how many are
+    /// in flight, at `low` only failures.
+    pub detail: Detail,
     /// HIST, each value made of all CPUs by [`crate::histogram::fold`] (so that
     /// a host with many CPUs needs no megabytes for one reading).
     pub hists: Vec<(HistKey, Hist)>,

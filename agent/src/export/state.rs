@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     decode::{KNOWN_NVME, req_op_name, sync_op_name},
+    detail::Detail,
     incident::{Cause, Verdict},
 };
 
@@ -71,9 +72,13 @@ impl State {
         }
         for row in &snapshot.block_hists {
             let labels = block_labels(&self.places, row.dev, row.op);
-            self.queue
-                .absorb((row.dev, row.op), &row.queue, labels.clone());
-            self.device.absorb((row.dev, row.op), &row.device, labels);
+            if snapshot.detail.is_full() {
+                self.queue
+                    .absorb((row.dev, row.op), &row.queue, labels.clone());
+            }
+            if snapshot.detail >= Detail::Normal {
+                self.device.absorb((row.dev, row.op), &row.device, labels);
+            }
         }
     }
 
@@ -153,10 +158,14 @@ impl State {
                 for status in KNOWN_STATUSES {
                     self.block_errors.ensure(with(&labels, *status));
                 }
-                self.queue.ensure(labels.clone());
-                self.device.ensure(labels);
+                if snapshot.detail.is_full() {
+                    self.queue.ensure(labels.clone());
+                }
+                if snapshot.detail >= Detail::Normal {
+                    self.device.ensure(labels);
+                }
             }
-            if disk.name.starts_with("nvme") {
+            if disk.name.starts_with("nvme") && snapshot.detail >= Detail::Normal {
                 for (sct, sc) in KNOWN_NVME {
                     let labels = nvme_labels(&self.places, disk.dev, *sct, *sc);
                     self.nvme_errors.ensure(labels);

@@ -25,6 +25,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    detail::Detail,
     histogram::fold,
     incident::{Cause, Verdict},
 };
@@ -94,6 +95,35 @@ fn host() -> Snapshot {
         log_event_kinds: vec!["flush_failed".into()],
         ..Snapshot::default()
     }
+}
+
+#[test]
+fn a_level_leaves_out_what_it_does_not_measure() {
+    let text = |detail| {
+        let source = move || Ok(Snapshot { detail, ..full() });
+        exporter(source).render().unwrap()
+    };
+    let has = |text: &str, series: &str| text.lines().any(|line| line.starts_with(series));
+    let stages = |text: &str| {
+        let all = ["queue", "device", "total"];
+        let is_there = |stage: &&str| text.contains(&format!("stage=\"{stage}\""));
+        all.into_iter().filter(is_there).collect::<Vec<_>>()
+    };
+    let (low, normal) = (text(Detail::Low), text(Detail::Normal));
+    assert_eq!(stages(&text(Detail::Full)), ["queue", "device"]);
+    assert_eq!(stages(&normal), ["total"]);
+    assert_eq!(stages(&low), [""; 0]);
+    for (series, at_normal) in [
+        ("fsyncscope_flush_duration_seconds", true),
+        ("fsyncscope_block_in_flight", false),
+    ] {
+        assert!(has(&text(Detail::Full), series), "{series}");
+        assert_eq!(has(&normal, series), at_normal, "{series}");
+        assert!(!has(&low, series), "{series}");
+    }
+    // What failed is known at every level.
+    assert!(has(&low, "fsyncscope_block_errors_total"), "{low}");
+    assert!(has(&low, "fsyncscope_sync_duration_seconds_count"), "{low}");
 }
 
 fn full() -> Snapshot {

@@ -13,6 +13,7 @@ use crate::correlate::line::Tie;
 use crate::correlate::stall::Stall;
 use crate::correlate::world::World;
 use crate::correlate::writeback::Writeback;
+use crate::detail::Detail;
 use crate::event::{RequestEvent, Space};
 use crate::incident::{Cause, Verdict};
 use crate::sink::breakdown::tell_breakdown;
@@ -42,6 +43,7 @@ pub(crate) fn judge(case: &Case, world: &World) -> Judgement {
     };
     if let Some((fact, stall)) = fact.and_then(|fact| Some((fact, fact.stall.as_ref()?))) {
         reasons.extend(tell_unexplained(fact, stall));
+        reasons.extend(tell_level(fact, world).map(str::to_owned));
     }
     let mut cited = vec![rule.id];
     for (other, finding) in &found[1..] {
@@ -231,7 +233,10 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
     } else {
         format!("{call} took {took}")
     };
-    let needed = if stall.own_bytes == 0 && stall.moved_bytes == 0 {
+    let has_no_bytes = stall.own_bytes == 0 && stall.moved_bytes == 0;
+    let needed = if has_no_bytes && world.start.detail == Detail::Low {
+        "its bytes are not known".to_owned()
+    } else if has_no_bytes {
         "it wrote no data of its own".to_owned()
     } else if stall.moved_bytes > stall.own_bytes {
         format!(
@@ -281,6 +286,19 @@ fn tell_others(stall: &Stall, world: &World) -> String {
         show_bytes(others.nr_bytes),
         show_ns(others.busy_ns)
     )
+}
+
+/// What the level of detail does not show of a stall.
+fn tell_level(fact: &SyncFact, world: &World) -> Option<&'static str> {
+    match world.start.detail {
+        Detail::Low => Some(
+            "requests that do not fail, and bytes of files, are not recorded at this level (--detail low): why it took so long is not known",
+        ),
+        Detail::Normal if fact.in_flight => {
+            Some("requests in flight are not recorded at this level (--detail normal)")
+        }
+        Detail::Normal | Detail::Full => None,
+    }
 }
 
 fn tell_unexplained(fact: &SyncFact, stall: &Stall) -> Option<String> {

@@ -6,10 +6,11 @@
 use std::fmt::Write as _;
 
 use crate::{
+    detail::Detail,
     event::HookState,
     probe::{
         facts::{ResolvedFacts, table},
-        hooks::{Attach, Form, Hook, TABLE},
+        hooks::{Attach, Form, Hook, hooks_at},
     },
 };
 
@@ -23,9 +24,11 @@ enum Doubt {
     Unknown(String),
 }
 
-/// One row a hook.
-pub fn forecast(resolved: &ResolvedFacts) -> Vec<HookState> {
-    TABLE.iter().map(|hook| of_hook(resolved, hook)).collect()
+/// One row a hook that the level attaches.
+pub fn forecast(resolved: &ResolvedFacts, detail: Detail) -> Vec<HookState> {
+    hooks_at(detail)
+        .map(|hook| of_hook(resolved, hook))
+        .collect()
 }
 
 fn of_hook(resolved: &ResolvedFacts, hook: &Hook) -> HookState {
@@ -144,7 +147,7 @@ mod tests {
         let path = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join(format!("../tests/fixtures/btf/{kernel}.btf"));
         let facts = resolve_btf(&std::fs::read(path).unwrap(), &[], kernel).unwrap();
-        forecast(&facts)
+        forecast(&facts, Detail::Full)
     }
 
     fn row<'r>(rows: &'r [HookState], name: &str) -> &'r HookState {

@@ -7,6 +7,8 @@ mod needs;
 
 use needs::{REQUEST_FILE, WRITEBACK, XFS_FILE};
 
+use crate::detail::Detail;
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -47,8 +49,30 @@ pub struct Hook {
     pub driver: &'static str,
     /// What is lost without it.
     pub lost: &'static str,
+    /// Levels at which it is attached.
+    pub levels: &'static [Detail],
     /// Ways to attach it, best first.
     pub forms: &'static [Form],
+}
+
+/// Always.
+const ALL: &[Detail] = &[Detail::Low, Detail::Normal, Detail::Full];
+/// To tell why a sync was slow.
+const FROM_NORMAL: &[Detail] = &[Detail::Normal, Detail::Full];
+/// What costs most.
+const FULL: &[Detail] = &[Detail::Full];
+/// In place of a row of that name that costs more.
+const BELOW_FULL: &[Detail] = &[Detail::Low, Detail::Normal];
+
+/// The rows of a level.
+pub fn hooks_at(detail: Detail) -> impl Iterator<Item = &'static Hook> {
+    (TABLE.iter()).filter(move |hook| hook.levels.contains(&detail))
+}
+
+/// The hooks that a level leaves out.
+pub fn hooks_left_out_at(detail: Detail) -> impl Iterator<Item = &'static Hook> {
+    let is_there = move |name| hooks_at(detail).any(|hook| hook.name == name);
+    hooks_at(Detail::Full).filter(move |hook| !is_there(hook.name))
 }
 
 macro_rules! sync_hook {
@@ -59,6 +83,7 @@ macro_rules! sync_hook {
             purpose: concat!("when ", $call, " begins and ends, its errno"),
             driver: "",
             lost: $lost,
+            levels: ALL,
             forms: &[
                 Form {
                     name: "fexit",
@@ -101,13 +126,14 @@ macro_rules! sync_hook {
 }
 
 macro_rules! raw_hook {
-    ($driver:literal, $name:literal, $purpose:literal, $lost:literal, $facts:expr) => {
+    ($driver:literal, $name:literal, $levels:expr, $purpose:literal, $lost:literal, $facts:expr) => {
         Hook {
             name: $name,
             required: false,
             purpose: $purpose,
             driver: $driver,
             lost: $lost,
+            levels: $levels,
             forms: &[Form {
                 name: "raw_tracepoint",
                 programs: &[($name, Attach::Raw($name))],
@@ -145,6 +171,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "which files a sync on ext4 reaches; syncs without a system call of their own",
         driver: "ext4",
         lost: "files of syncs on ext4: path, partition, request; syncs by O_DSYNC, io_uring, AIO",
+        levels: FULL,
         forms: &[
             Form {
                 name: "typed_tracepoint",
@@ -176,12 +203,37 @@ pub static TABLE: &[Hook] = &[
             },
         ],
     },
+    // Without the exit no sync is opened here, so that none stays open.
+    Hook {
+        name: "ext4_sync_file_enter",
+        required: false,
+        purpose: "which files a sync on ext4 reaches",
+        driver: "ext4",
+        lost: "files of syncs on ext4: path, partition, request",
+        levels: BELOW_FULL,
+        forms: &[
+            Form {
+                name: "typed_tracepoint",
+                programs: &[(
+                    "ext4_sync_file_enter_typed",
+                    Attach::Typed("ext4_sync_file_enter"),
+                )],
+                facts: file!("arg:ext4_sync_file_enter:0:struct file *"),
+            },
+            Form {
+                name: "raw_tracepoint",
+                programs: &[("ext4_sync_file_enter", Attach::Raw("ext4_sync_file_enter"))],
+                facts: file!("arg:ext4_sync_file_enter:0:struct file *"),
+            },
+        ],
+    },
     Hook {
         name: "xfs_file_fsync",
         required: false,
         purpose: "which file a sync on xfs reaches",
         driver: "xfs",
         lost: "files of syncs on xfs: path, partition, request",
+        levels: ALL,
         forms: &[Form {
             name: "raw_tracepoint",
             programs: &[("xfs_file_fsync", Attach::Raw("xfs_file_fsync"))],
@@ -194,6 +246,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "which directory a sync on xfs reaches",
         driver: "xfs",
         lost: "directories of syncs on xfs while they hang",
+        levels: ALL,
         forms: &[Form {
             name: "raw_tracepoint",
             programs: &[("xfs_dir_fsync", Attach::Raw("xfs_dir_fsync"))],
@@ -206,6 +259,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "which file a sync on btrfs reaches",
         driver: "btrfs",
         lost: "files of syncs on btrfs: path, partition, request",
+        levels: ALL,
         forms: &[
             Form {
                 name: "raw_tracepoint",
@@ -225,6 +279,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "who asks the device to flush its cache",
         driver: "",
         lost: "who asked the device for a cache flush",
+        levels: FULL,
         forms: &[
             Form {
                 name: "typed_tracepoint",
@@ -248,6 +303,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "how each request ends, when, and of which file it was",
         driver: "",
         lost: "which request failed, on which sector, with which status",
+        levels: ALL,
         forms: &[
             Form {
                 name: "typed_tracepoint",
@@ -270,6 +326,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "when each request goes to the device, where, how large",
         driver: "",
         lost: "times of requests, and which are outstanding",
+        levels: FULL,
         forms: &[
             Form {
                 name: "typed_tracepoint",
@@ -286,6 +343,7 @@ pub static TABLE: &[Hook] = &[
     raw_hook!(
         "",
         "block_rq_requeue",
+        FULL,
         "requests that the driver sends again",
         "retries of a request by the driver",
         &["arg_requeue_rq"]
@@ -293,6 +351,7 @@ pub static TABLE: &[Hook] = &[
     raw_hook!(
         "nvme_core",
         "nvme_complete_rq",
+        FROM_NORMAL,
         "status and retries that an NVMe controller gives",
         "status and retries that an NVMe controller gave, beside the kernel's own status",
         &[
@@ -308,6 +367,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "commits of ext4's journal, by phase",
         driver: "jbd2",
         lost: "which journal commit a slow sync waited for",
+        levels: FROM_NORMAL,
         forms: &[Form {
             name: "tracepoint",
             programs: &[
@@ -337,6 +397,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "checkpoints of ext4's journal",
         driver: "jbd2",
         lost: "checkpoints of a full journal that a slow sync waited for",
+        levels: FROM_NORMAL,
         forms: &[Form {
             name: "tracepoint",
             programs: &[
@@ -358,6 +419,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "fast commits of ext4",
         driver: "ext4",
         lost: "fast commits that a slow sync waited for",
+        levels: FROM_NORMAL,
         forms: &[Form {
             name: "tracepoint",
             programs: &[
@@ -376,6 +438,7 @@ pub static TABLE: &[Hook] = &[
     raw_hook!(
         "xfs",
         "xfs_log_force",
+        FROM_NORMAL,
         "when a sync on xfs forces its log",
         "time that a slow sync on xfs waited for its log",
         &[]
@@ -386,6 +449,7 @@ pub static TABLE: &[Hook] = &[
         purpose: "sleeping locks that a sync waits for",
         driver: "",
         lost: "locks that a slow sync waited for",
+        levels: FULL,
         forms: &[Form {
             name: "raw_tracepoint",
             programs: &[
@@ -402,6 +466,7 @@ pub static TABLE: &[Hook] = &[
     raw_hook!(
         "",
         "filemap_set_wb_err",
+        ALL,
         "whose data could not be written back, and why",
         "writeback that failed before any sync",
         WRITEBACK
@@ -409,6 +474,7 @@ pub static TABLE: &[Hook] = &[
     raw_hook!(
         "",
         "file_check_and_advance_wb_err",
+        ALL,
         "which caller is told of a failed writeback",
         "which caller was told of a writeback error",
         &[

@@ -14,11 +14,12 @@ use aya::{
 use fsyncscope_abi::{facts::Facts, span::span_pages};
 
 use crate::{
+    detail::Detail,
     event::HookState,
     helper::clock::monotonic_ns,
     probe::{
         facts::ResolvedFacts,
-        hooks::{Attach, Form, Hook, TABLE},
+        hooks::{Attach, Form, Hook, hooks_at},
         late::Late,
         maps::Maps,
         object::OBJECT,
@@ -43,6 +44,8 @@ pub struct LoadOptions {
     pub refuted: Vec<RefutedForm>,
     /// BTF that typed programs are loaded with in place of the kernel's, for tests.
     pub btf: Option<PathBuf>,
+    /// Which hooks are attached.
+    pub detail: Detail,
 }
 
 /// A form of one hook that is not to be used again.
@@ -91,6 +94,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         request_span_pages,
         wait_span_pages,
         watch_all: u32::from(options.is_all),
+        detail: options.detail.code(),
         ..resolved.facts
     };
     let mut ebpf = EbpfLoader::new()
@@ -122,7 +126,9 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         links: Vec::new(),
         programs: Vec::new(),
     };
-    let states = TABLE.iter().map(|hook| loader.attach(hook)).collect();
+    let states = hooks_at(options.detail)
+        .map(|hook| loader.attach(hook))
+        .collect();
     let Loader {
         mut ebpf,
         links,
@@ -131,8 +137,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
     } = loader;
     let states: Vec<HookState> = states;
     let (ring, mut maps) = Maps::take(&mut ebpf)?;
-    let waiting = TABLE
-        .iter()
+    let waiting = hooks_at(options.detail)
         .zip(&states)
         .filter(|(_, state)| state.state == "waiting")
         .map(|(hook, _)| hook)

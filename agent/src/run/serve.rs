@@ -31,8 +31,9 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
             );
         }
     });
+    let detail = config.detail;
     let (mut live, shared) = Live::new(config, attached, emit, None);
-    let exporter = Exporter::new(LiveSource { shared }, Path::new("/proc"))?;
+    let exporter = Exporter::new(LiveSource { shared, detail }, Path::new("/proc"))?;
     let collector = exporter.collector().clone();
     live.on_new_broker(Box::new(move || {
         if let Err(error) = collector.refresh() {

@@ -8,6 +8,7 @@ use fsyncscope_abi::{block::req_op, sync::op};
 use crate::{
     brokerlog::StorageEventKind,
     decode::split_nvme_status,
+    detail::Detail,
     export::{
         BlockErrorRow, BlockHistRow, BrokerRow, DeviceRow, HookRow, InFlightRow, LogEventRow,
         NvmeErrorRow, OpenIncidentRow, RootRow, Snapshot, Source, SyncErrorRow, WritebackErrorRow,
@@ -21,11 +22,16 @@ use crate::{
 pub struct LiveSource {
     /// What the loop shares.
     pub shared: Arc<Shared>,
+    /// What the maps are filled with.
+    pub detail: Detail,
 }
 
 impl Source for LiveSource {
     fn snapshot(&mut self) -> anyhow::Result<Snapshot> {
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = Snapshot {
+            detail: self.detail,
+            ..Snapshot::default()
+        };
         self.add_maps(&mut snapshot);
         self.add_tables(&mut snapshot);
         self.add_counts(&mut snapshot);

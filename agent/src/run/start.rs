@@ -136,6 +136,7 @@ pub fn attach(config: &Config) -> anyhow::Result<Attached> {
         stall_ns: config.stall_ns,
         clock_offset_ns: offset_ns(),
         attached_ns,
+        detail: config.detail,
     };
     Ok(Attached {
         probe,

@@ -46,6 +46,7 @@ impl Stream {
             stall_ns: 1_000 * MS,
             clock_offset_ns: BEGIN_REALTIME_NS - BEGIN_NS as i64,
             attached_ns: BEGIN_NS,
+            ..Start::default()
         })));
         for name in ["block_rq_complete", "sync_exit"] {
             stream.push(Event::Hook(HookState {

@@ -8,6 +8,16 @@
 /// An offset that is not known or does not exist in this kernel.
 pub const UNKNOWN: u32 = u32::MAX;
 
+/// Values of [`Facts::detail`]: what of a request is looked at.
+pub mod detail {
+    /// Its failure.
+    pub const LOW: u32 = 0;
+    /// Its completion.
+    pub const NORMAL: u32 = 1;
+    /// All that it goes through.
+    pub const FULL: u32 = 2;
+}
+
 /// Facts and settings; a global named `FACTS` in the kernel object.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +208,10 @@ pub struct Facts {
     pub task_flags: u32,
     /// task_struct.sched_info.run_delay
     pub task_run_delay: u32,
+    /// One of [`detail`]
+    pub detail: u32,
+    /// Zero
+    pub pad: u32,
 }
 
 impl Facts {
@@ -287,6 +301,8 @@ impl Facts {
             wait_span_pages: 1,
             task_flags: UNKNOWN,
             task_run_delay: UNKNOWN,
+            detail: detail::FULL,
+            pad: 0,
         }
     }
 }

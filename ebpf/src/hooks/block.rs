@@ -7,7 +7,8 @@
 //!
 //! Has `report` send a record for a request that failed or took
 //! `request_slow_ns`; counts all of a watched disk in BLOCK_HIST, FLUSHES and,
-//! for data of known files, INODES.
+//! for data of known files, INODES. Below the level `full` issue and requeue are
+//! not attached, and `done` has the completion.
 
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -17,12 +18,13 @@ use aya_ebpf::{
 };
 use fsyncscope_abi::{
     block::{InodeState, RqState, block_hist_key, nvme_error_key, req_op},
-    facts::UNKNOWN,
+    facts::{UNKNOWN, detail},
     loss::Loss,
 };
 
 use crate::{
     hooks::{
+        done::done,
         report::{begin, send},
         spans::request_span,
         sync::add,
@@ -81,7 +83,7 @@ fn issued<M: Mem>(rq: Addr) {
 
 /// When the request was allocated, CLOCK_MONOTONIC ns; 0 = not known.
 #[inline(always)]
-fn started<M: Mem>(rq: Addr) -> u64 {
+pub fn started<M: Mem>(rq: Addr) -> u64 {
     if fact!(request_start_time_ns) == UNKNOWN {
         0
     } else {
@@ -151,7 +153,7 @@ fn requeued(rq: Addr) {
 /// PREFLUSH. Not a flush itself, and not a request whose bios multipath failover
 /// has stolen, which ends here and must be forgotten.
 #[inline(always)]
-fn is_waiter<M: Mem>(rq: Addr) -> bool {
+pub fn is_waiter<M: Mem>(rq: Addr) -> bool {
     M::u32(rq, fact!(request_cmd_flags)) as u8 != req_op::FLUSH
         && M::u64(rq, fact!(request_bio)) != 0
 }
@@ -160,14 +162,14 @@ fn is_waiter<M: Mem>(rq: Addr) -> bool {
 /// none, no byte and no error. A flush never has a bio; it is one if its only answer
 /// was a status.
 #[inline(always)]
-fn is_failover(state: &RqState, op: u8) -> bool {
+pub fn is_failover(state: &RqState, op: u8) -> bool {
     op != req_op::FLUSH || (state.nvme_status != 0 && state.is_nvme_ok == 0)
 }
 
 /// A path that dies fails all that is in flight on it: the first 16 are told, then
 /// each power of two.
 #[inline(always)]
-fn is_told_failover(state: &RqState) -> bool {
+pub fn is_told_failover(state: &RqState) -> bool {
     if state.nvme_status == 0 {
         return false;
     }
@@ -182,7 +184,7 @@ fn is_told_failover(state: &RqState) -> bool {
 
 /// Sends the record of a request whose bios were stolen: it has no file.
 #[inline(never)]
-fn failed_over<M: Mem>(rq: Addr, state: &RqState, now: u64) {
+pub fn failed_over<M: Mem>(rq: Addr, state: &RqState, now: u64) {
     if let Some(report) = begin(state, rq, now) {
         report.start_ns = started::<M>(rq);
         report.is_failover = 1;
@@ -193,7 +195,14 @@ fn failed_over<M: Mem>(rq: Addr, state: &RqState, now: u64) {
 /// A request, or a part of it, is done.
 #[inline(always)]
 fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
+    if fact!(detail) == detail::LOW && status == 0 {
+        return;
+    }
     if status == 0 && nr_bytes == 0 && is_waiter::<M>(rq) {
+        return;
+    }
+    if fact!(detail) != detail::FULL {
+        done::<M>(rq, status, nr_bytes);
         return;
     }
     let Some(state) = RQS.get_ptr_mut(&key_of(rq)) else {
@@ -289,7 +298,7 @@ fn completed<M: Mem>(rq: Addr, status: i32, nr_bytes: u32) {
 /// Counts a healthy data request for its file, or its two files where a merge
 /// spans files; of a part of one, the bytes.
 #[inline(always)]
-fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64, is_done: bool) {
+pub fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64, is_done: bool) {
     let owner = owner_of::<M>(bio);
     if owner.key.s_dev == 0 {
         return;

@@ -7,9 +7,10 @@
 //! - `xfs_file_fsync(struct xfs_inode *)` and `xfs_dir_fsync`, 5.10 to 7.3
 //! - `btrfs_sync_file(struct file *, int)` to 6.18, `btrfs_sync_file_enter` in 7.3
 //!
-//! On ext4 a sync that no sync system call made is opened and closed here: writes
-//! with O_DSYNC or RWF_DSYNC, io_uring, AIO. xfs tells no end of a sync, nor does
-//! btrfs before 7: there such a sync is not followed, since it would hang for ever.
+//! On ext4, at the level `full`, a sync that no sync system call made is opened and
+//! closed here: writes with O_DSYNC or RWF_DSYNC, io_uring, AIO. xfs tells no end of a
+//! sync, nor does btrfs before 7: there such a sync is not followed, since it would
+//! hang for ever.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -19,6 +20,7 @@ use aya_ebpf::{
 };
 use fsyncscope_abi::{
     block::InodeState,
+    facts::detail,
     keys::{InodeKey, SLOT_NONE, Target},
     loss::Loss,
     sync::{AFTER_ERROR, BY_FD, SyncState, op},
@@ -127,6 +129,8 @@ pub fn ext4_sync_file_enter(ctx: RawTracePointContext) -> i32 {
 fn ext4_entered<M: Mem>(file: Addr) {
     let state = match open_sync() {
         Some(state) => state,
+        // Its end is seen at this level only.
+        None if fact!(detail) != detail::FULL => return,
         None if open_unannounced::<M>(file) => match open_sync() {
             Some(state) => state,
             None => return,

@@ -1,6 +1,7 @@
 //! The hooks, one file a group. Each file's head gives the kernel prototypes.
 
 mod block;
+mod done;
 mod files;
 mod flush;
 mod journal;

@@ -31,7 +31,7 @@ use crate::{
 
 /// Status and retries of the driver's part of a request. They lie in one word.
 #[inline(always)]
-fn read_answer(rq: Addr) -> (u16, u8) {
+pub fn read_answer(rq: Addr) -> (u16, u8) {
     let part = rq + u64::from(fact!(request_size));
     let (status, retries) = (fact!(nvme_request_status), fact!(nvme_request_retries));
     let start = status & !7;

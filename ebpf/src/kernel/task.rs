@@ -2,7 +2,7 @@
 //! whether it is the kernel's own, how long it has waited for a CPU.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use fsyncscope_abi::facts::UNKNOWN;
+use fsyncscope_abi::facts::{UNKNOWN, detail};
 
 use crate::kernel::{
     fact,
@@ -24,10 +24,11 @@ pub fn is_kernel_thread() -> bool {
 }
 
 /// How long this thread has waited for a CPU since its start, ns: ready to run,
-/// and another ran (`sched_info.run_delay`). 0 where the kernel does not keep it.
+/// and another ran (`sched_info.run_delay`). 0 where the kernel does not keep it,
+/// and at the level `low`, which divides no sync's time.
 #[inline(always)]
 pub fn run_delay_ns() -> u64 {
-    if fact!(task_run_delay) == UNKNOWN {
+    if fact!(task_run_delay) == UNKNOWN || fact!(detail) == detail::LOW {
         return 0;
     }
     // SAFETY: the helper has no preconditions.

@@ -47,6 +47,10 @@ pub enum Contender {
     Bpftrace,
     /// The agent on the load's process.
     Agent(PathBuf),
+    /// The same at `--detail normal`.
+    AgentNormal(PathBuf),
+    /// The same at `--detail low`.
+    AgentLow(PathBuf),
     /// The agent on every process.
     AgentAll(PathBuf),
 }
@@ -72,6 +76,8 @@ impl Contender {
         ];
         if let Some(agent) = agent {
             all.push(Contender::Agent(agent.clone()));
+            all.push(Contender::AgentNormal(agent.clone()));
+            all.push(Contender::AgentLow(agent.clone()));
             all.push(Contender::AgentAll(agent.clone()));
         }
         all
@@ -86,12 +92,20 @@ impl Contender {
             Contender::BiolatencyDisk => "biolatency -d",
             Contender::Bpftrace => "bpftrace script",
             Contender::Agent(_) => "fsyncscope --pid",
+            Contender::AgentNormal(_) => "fsyncscope --pid --detail normal",
+            Contender::AgentLow(_) => "fsyncscope --pid --detail low",
             Contender::AgentAll(_) => "fsyncscope --all",
         }
     }
 
     fn is_agent(&self) -> bool {
-        matches!(self, Contender::Agent(_) | Contender::AgentAll(_))
+        matches!(
+            self,
+            Contender::Agent(_)
+                | Contender::AgentNormal(_)
+                | Contender::AgentLow(_)
+                | Contender::AgentAll(_)
+        )
     }
 
     fn command(&self, scene: &Scene, pid: u32) -> Option<Command> {
@@ -107,12 +121,17 @@ impl Contender {
                 command = Command::new("/usr/sbin/biolatency");
                 command.args(["-d", scene.device.trim_start_matches("/dev/")]);
             }
-            Contender::Agent(path) => {
+            Contender::Agent(path) | Contender::AgentNormal(path) | Contender::AgentLow(path) => {
                 command = Command::new(path);
                 command.args(["watch", "--json", "--pid", &pid.to_string()]);
                 // fio has no configuration that names its directory; without
                 // one the agent would leave the disk out, and be too cheap.
                 command.arg("--log-dir").arg(scene.mount());
+                match self {
+                    Contender::AgentNormal(_) => command.args(["--detail", "normal"]),
+                    Contender::AgentLow(_) => command.args(["--detail", "low"]),
+                    _ => &mut command,
+                };
             }
             Contender::AgentAll(path) => {
                 command = Command::new(path);

@@ -72,6 +72,9 @@ fn agent(args: &BenchArgs) -> anyhow::Result<Option<PathBuf>> {
     if args.peers_only {
         return Ok(None);
     }
+    if let Some(path) = &args.agent {
+        return Ok(Some(path.clone()));
+    }
     build::require_agent(true).map(Some)
 }
 

@@ -258,6 +258,7 @@ fn render_targets(text: &mut String, series: &Series) {
         limit,
         is_ceiling: true,
     };
+    let normal = Contender::AgentNormal(Default::default()).name();
     let kernel_ratio = |other| series.ratio(agent, other, Measured::kernel_ns_per_sync);
     let targets = [
         ceiling(
@@ -274,6 +275,15 @@ fn render_targets(text: &mut String, series: &Series) {
             "kernel time per sync × bpftrace script",
             kernel_ratio(Contender::Bpftrace.name()),
             0.3,
+        ),
+        ceiling(
+            "at --detail normal: kernel time per sync × biolatency",
+            series.ratio(
+                normal,
+                Contender::Biolatency.name(),
+                Measured::kernel_ns_per_sync,
+            ),
+            1.0,
         ),
         Target {
             what: "throughput × nobody",

@@ -13,9 +13,12 @@ use anyhow::anyhow;
 use crate::{
     cli::Check,
     config::Config,
+    detail::Detail,
+    event::HookState,
     probe::{
         facts::{ResolvedFacts, resolve_files},
         forecast,
+        hooks::hooks_left_out_at,
     },
     run::{
         start::{self, missing_required},
@@ -31,7 +34,7 @@ use report::{Program, Report, render};
 /// When nothing can be loaded at all, or the BTF cannot be read.
 pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
     let report = match &options.btf {
-        Some(path) => of_btf(path, &options.btf_module)?,
+        Some(path) => of_btf(path, &options.btf_module, options.detail)?,
         None => live(options, config)?,
     };
     if options.json {
@@ -46,7 +49,8 @@ pub fn check(options: &Check, config: &Config) -> anyhow::Result<u8> {
 fn live(options: &Check, config: &Config) -> anyhow::Result<Report> {
     let attached = start::attach(config)?;
     let resolved = &attached.resolved;
-    let states = attached.probe.states.clone();
+    let mut states = attached.probe.states.clone();
+    states.extend(left_out(options.detail));
     let mut report = Report::new("live", resolved, states);
     report.needs = needs::live(Path::new("/sys"), Path::new("/proc"), resolved);
     if options.verbose {
@@ -67,9 +71,15 @@ fn live(options: &Check, config: &Config) -> anyhow::Result<Report> {
 }
 
 /// Of a kernel that is not running.
-fn of_btf(path: &Path, modules: &[(String, PathBuf)]) -> anyhow::Result<Report> {
+fn of_btf(
+    path: &Path,
+    modules: &[(String, PathBuf)],
+    detail: Option<Detail>,
+) -> anyhow::Result<Report> {
     let resolved = resolve_files(path, modules).map_err(|why| anyhow!(why))?;
-    let mut report = Report::new("btf", &resolved, forecast(&resolved));
+    let mut states = forecast(&resolved, detail.unwrap_or_default());
+    states.extend(left_out(detail));
+    let mut report = Report::new("btf", &resolved, states);
     report.needs = needs::of_btf(&resolved);
     report.notes.push(
         "likely = all that BTF tells is there; whether it attaches, only the running kernel tells"
@@ -78,12 +88,23 @@ fn of_btf(path: &Path, modules: &[(String, PathBuf)]) -> anyhow::Result<Report> 
     Ok(report)
 }
 
+/// What a level that was asked for does not attach.
+fn left_out(detail: Option<Detail>) -> Vec<HookState> {
+    detail.map_or_else(Vec::new, |detail| {
+        hooks_left_out_at(detail)
+            .map(|hook| HookState {
+                name: hook.name.to_owned(),
+                state: "off".to_owned(),
+                reason: format!("not at --detail {}", detail.name()),
+                lost: hook.lost.to_owned(),
+                ..HookState::default()
+            })
+            .collect()
+    })
+}
+
 impl Report {
-    fn new(
-        source: &'static str,
-        resolved: &ResolvedFacts,
-        states: Vec<crate::event::HookState>,
-    ) -> Self {
+    fn new(source: &'static str, resolved: &ResolvedFacts, states: Vec<HookState>) -> Self {
         let missing = missing_required(&states);
         Report {
             schema: 1,
@@ -136,7 +157,9 @@ mod tests {
             (b"", "it is empty"),
         ] {
             fs::write(&path, content).unwrap();
-            let error = of_btf(&path, &[]).err().map(|error| error.to_string());
+            let error = of_btf(&path, &[], None)
+                .err()
+                .map(|error| error.to_string());
             let error = error.unwrap_or_default();
             assert!(error.contains(says), "{says}: {error}");
             assert!(error.contains("vmlinux: "), "{error}");
@@ -154,7 +177,7 @@ mod tests {
             ("xfs".to_owned(), broken),
             ("btrfs".to_owned(), dir.path().join("none")),
         ];
-        let report = of_btf(&image, &modules).unwrap();
+        let report = of_btf(&image, &modules, None).unwrap();
         assert!(report.ok);
         let text = render(&report);
         assert!(

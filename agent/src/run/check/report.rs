@@ -10,7 +10,7 @@ use crate::{
     event::HookState,
     probe::{
         facts::{ResolvedFacts, table},
-        hooks::TABLE,
+        hooks::{Hook, TABLE},
     },
 };
 
@@ -59,14 +59,15 @@ pub struct Program {
 
 /// Rows with what each is for.
 pub fn rows(states: Vec<HookState>) -> Vec<Row> {
-    let purpose_of = |name: &str| {
-        let hook = TABLE.iter().find(|hook| hook.name == name);
-        hook.map_or("", |hook| hook.purpose)
+    // A name may have a row for each level of detail: what is lost tells them apart.
+    let purpose_of = |state: &HookState| {
+        let is_row = |hook: &&Hook| hook.name == state.name && hook.lost == state.lost;
+        TABLE.iter().find(is_row).map_or("", |hook| hook.purpose)
     };
     states
         .into_iter()
         .map(|state| Row {
-            purpose: purpose_of(&state.name),
+            purpose: purpose_of(&state),
             state,
         })
         .collect()

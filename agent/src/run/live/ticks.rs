@@ -44,7 +44,7 @@ impl Live {
     }
 
     fn feed_written(&mut self) {
-        let written = scan::written_bytes(&self.shared.maps());
+        let written = scan::written_bytes(&self.shared.maps(), self.config.detail);
         if written != self.written {
             self.written.clone_from(&written);
             self.feed(Event::DiskBytes { written });

@@ -158,6 +158,10 @@ impl Core {
             self.on_failover(request, out);
             return;
         }
+        let request = &RequestEvent {
+            rdev: self.world.metadata_device(request),
+            ..request.clone()
+        };
         self.memory.remember_request(request);
         if request.errno == 0 {
             self.remeasure(request);

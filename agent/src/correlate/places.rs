@@ -3,6 +3,7 @@
 
 use super::case::NO_SLOT;
 use super::world::World;
+use crate::event::RequestEvent;
 
 impl World {
     /// Broker slot of a log directory.
@@ -26,6 +27,34 @@ impl World {
             .filter(|(_, root)| self.leaf_disks(root.s_dev).contains(&disk))
             .map(|(&slot, root)| (root.broker, slot))
             .collect()
+    }
+
+    /// File system whose log or metadata a request is of, where its bios alone do not
+    /// say so: what xfs writes to its log carries the number of the device below, of a
+    /// dm or md stack or of a path of NVMe multipath. As the bios say (0 before 5.12) if
+    /// that is nobody's, or may be of several.
+    pub(crate) fn metadata_device(&self, request: &RequestEvent) -> u32 {
+        let (rdev, dev) = (request.rdev, request.dev);
+        if request.file_source != "meta" || !self.places_on(rdev).is_empty() {
+            return rdev;
+        }
+        if !self.places_on(dev).is_empty() {
+            return dev;
+        }
+        // Below a volume of many, the log may be that of a file system nobody watches.
+        let is_above = |s_dev: &u32| {
+            let chain = self.devices.get(s_dev).map(|info| info.chain.as_slice());
+            let mut links = chain.unwrap_or_default().iter();
+            links.any(|link| link.dev == rdev && rdev != 0 && !link.is_shared)
+        };
+        let mut above = self.file_systems();
+        above.retain(is_above);
+        above.sort_unstable();
+        above.dedup();
+        match above.as_slice() {
+            [s_dev] => *s_dev,
+            _ => rdev,
+        }
     }
 
     /// Root slots of a broker.

@@ -177,6 +177,61 @@ fn a_log_write_by_a_path_of_a_multipath_disk_is_its_file_systems() {
 }
 
 #[test]
+fn a_log_write_below_a_stack_is_its_only_file_systems() {
+    // xfs on a logical volume on a partition: the bio's device is the partition.
+    const DISK: u32 = 70;
+    const PARTITION: u32 = 71;
+    let link = |dev, is_shared| crate::enrich::device::DeviceLink {
+        dev,
+        is_shared,
+        ..crate::enrich::device::DeviceLink::default()
+    };
+    let device = |dev, is_shared| Event::Device {
+        dev,
+        info: Box::new(crate::enrich::device::DeviceInfo {
+            dev,
+            chain: vec![
+                link(dev, false),
+                link(PARTITION, is_shared),
+                link(DISK, false),
+            ],
+            leaves: vec![crate::enrich::device::Leaf {
+                dev: DISK,
+                ..crate::enrich::device::Leaf::default()
+            }],
+            ..crate::enrich::device::DeviceInfo::default()
+        }),
+    };
+    let log = RequestEvent {
+        file: FileId::default(),
+        file_source: "meta".to_owned(),
+        dev: DISK,
+        rdev: PARTITION,
+        ..failed("MEDIUM", 61)
+    };
+    let mut run = Run::new();
+    run.push(device(FS, false));
+    run.at(10).push(Event::Request(log.clone()));
+    run.push(Event::Sync(sync(4, 8, -5)));
+    assert_eq!(
+        judged(run.last()),
+        (Verdict::Confirmed, Some(Cause::Journal), "E5".to_owned())
+    );
+    // And where no sync fails.
+    let mut run = Run::new();
+    run.push(device(FS, false));
+    run.at(10).push(Event::Request(log.clone()));
+    run.at(2_000).push(Event::Tick);
+    assert_eq!(run.last().cause, Some(Cause::Journal));
+    // Two volumes on that partition: it may be the other's.
+    let mut run = Run::new();
+    run.push(device(FS, true));
+    run.at(10).push(Event::Request(log));
+    run.push(Event::Sync(sync(4, 8, -5)));
+    assert_ne!(run.last().cause, Some(Cause::Journal));
+}
+
+#[test]
 fn a_wrong_call_is_not_the_disk_and_an_interrupted_one_is_nothing() {
     let mut run = Run::new();
     run.at(10).push(Event::Sync(sync(4, 8, -9)));

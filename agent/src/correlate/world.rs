@@ -41,7 +41,7 @@ pub(crate) struct World {
     pub offset_ns: i64,
     brokers: BTreeMap<u16, Broker>,
     pub(super) roots: BTreeMap<u16, RootInfo>,
-    devices: BTreeMap<u32, DeviceInfo>,
+    pub(super) devices: BTreeMap<u32, DeviceInfo>,
     hooks: BTreeMap<String, HookState>,
     pub losses: BTreeMap<String, u64>,
     /// Disks that went away.

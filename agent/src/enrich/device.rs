@@ -45,6 +45,9 @@ pub struct DeviceLink {
     pub kind: ChainKind,
     /// Name and kind that dm gives, level of md: `vg0-kafka, lvm`, `raid1`.
     pub label: Option<String>,
+    /// More than one device is stacked on it (`holders`): volumes of one group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_shared: bool,
 }
 
 /// A device with nothing beneath it. The head of NVMe multipath is one: its paths
@@ -165,6 +168,7 @@ fn walk(sys: &Path, node: &Path, mounts: &[Mount], depth: usize, info: &mut Devi
         dev: read_dev(node),
         name,
         kind,
+        is_shared: list(&node.join("holders")).len() > 1,
     };
     info.chain.push(link.clone());
     if kind == ChainKind::Partition {

@@ -221,6 +221,8 @@ fn dm(dir: &TestDir, nr: u32, name: &str, uuid: &str, over: &[&str]) {
             &format!("{at}/slaves/{disk}"),
             &format!("../../../../{lower}"),
         );
+        let holders = format!("devices/{lower}/holders");
+        dir.link(&format!("{holders}/dm-{nr}"), &format!("/{at}"));
     }
 }
 
@@ -303,6 +305,13 @@ fn thin_volume_has_the_disk_of_its_pool_once() {
     let info = resolve_device(dir.path(), 253, 3, &[]).unwrap();
     assert_eq!(leaves(&info), ["sda"]);
     assert_eq!(labels(&info)[1], Some("vg0-pool-tpool, lvm thin pool"));
+    // The partition carries the data and the metadata of the pool, the disk one
+    // partition.
+    let shared = info.chain.iter().filter(|link| link.is_shared);
+    assert_eq!(
+        shared.map(|link| link.name.as_str()).collect::<Vec<_>>(),
+        ["sda3"]
+    );
 }
 
 #[test]

@@ -113,6 +113,7 @@ fn nvme_disk() -> DeviceInfo {
         dev,
         kind,
         label: None,
+        is_shared: false,
     };
     DeviceInfo {
         name: "nvme0n1".to_owned(),

@@ -72,6 +72,7 @@ impl Stream {
             dev,
             kind,
             label: None,
+            is_shared: false,
         };
         let mut chain = vec![link(disk_name, disk, ChainKind::Disk)];
         if s_dev != disk {

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use super::bpf;
 use super::scene::{Scene, check_interrupt};
+use crate::process::say;
 
 /// What the agent prints on stderr when all its hooks are in place.
 const ATTACHED: &str = "fsyncscope: attached";
@@ -62,6 +63,7 @@ pub struct Running {
     pub attach_time: Duration,
     stdout: PathBuf,
     stderr: PathBuf,
+    is_agent: bool,
 }
 
 impl Contender {
@@ -161,6 +163,7 @@ impl Contender {
             attach_time: Duration::ZERO,
             stdout,
             stderr,
+            is_agent: self.is_agent(),
         };
         running.attach_time = if self.is_agent() {
             running.wait_for_line(begin)?
@@ -223,13 +226,18 @@ impl Running {
         }
     }
 
-    /// Ends it in order; it has ten seconds. Out: all that it printed.
+    /// Ends it in order; it has ten seconds. A peer that takes longer is killed: all
+    /// that is measured of it has been measured by then. Out: all that it printed.
     pub fn stop(mut self) -> anyhow::Result<String> {
         super::load::signal(self.pid(), libc::SIGINT)?;
         let begin = Instant::now();
         while self.child.try_wait()?.is_none() {
             if begin.elapsed() > Duration::from_secs(10) {
-                bail!("still there ten seconds after SIGINT");
+                if self.is_agent {
+                    bail!("still there ten seconds after SIGINT");
+                }
+                say("still there ten seconds after SIGINT: killed");
+                self.child.kill().context("kill it")?;
             }
             thread::sleep(Duration::from_millis(5));
         }

@@ -14,6 +14,8 @@ mod common;
 mod files;
 #[path = "kinds/mounts.rs"]
 mod mounts;
+#[path = "kinds/reused.rs"]
+mod reused;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -90,6 +90,7 @@ impl Tables {
                 slot.is_alive = false;
                 let pid = slot.broker.pid;
                 let _ = maps.targets.remove(&pid);
+                forget(maps)?;
                 events.push(Event::BrokerGone {
                     slot: index as u16,
                     pid,
@@ -139,6 +140,7 @@ impl Tables {
         maps.targets
             .insert(&broker.pid, &target, 0)
             .context("watch the broker's process: insert into TARGETS")?;
+        forget(maps)?;
         events.push(Event::Broker {
             slot,
             broker: Box::new(broker.clone()),
@@ -334,11 +336,16 @@ fn zeroes<T: aya::Pod>(value: T) -> anyhow::Result<PerCpuValues<T>> {
 
 /// Makes the programs conclude again what they concluded from DEVS and ROOTS.
 pub fn raise_epoch(maps: &mut Maps) -> anyhow::Result<()> {
-    let now = maps.epoch.get(&0, 0).unwrap_or(1);
-    // 16 bits in the kernel's entries; 0 there means never.
-    let next = if now >= 0xfff0 { 1 } else { now + 1 };
-    maps.epoch.set(0, &next, 0).context("raise EPOCH")?;
+    forget(maps)?;
     maps.watched_since
         .set(0, &crate::helper::clock::monotonic_ns(), 0)
         .context("set WATCHED_SINCE")
+}
+
+/// Makes the programs conclude again what they concluded from TARGETS and ROOTS.
+fn forget(maps: &mut Maps) -> anyhow::Result<()> {
+    let now = maps.epoch.get(&0, 0).unwrap_or(1);
+    // 16 bits in the kernel's entries; 0 there means never.
+    let next = if now >= 0xfff0 { 1 } else { now + 1 };
+    maps.epoch.set(0, &next, 0).context("raise EPOCH")
 }

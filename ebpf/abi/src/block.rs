@@ -178,10 +178,32 @@ pub struct InodeState {
     pub last_err_dev: u32,
     /// `mapping.wb_err` when it was last reported, for deduplication.
     pub wb_err: u32,
-    /// Watched directory the file lies under, or SLOT_NONE; valid in `root_epoch`.
+    /// Watched directory the file lies under, or SLOT_NONE; valid in `root_epoch`, and
+    /// for `parent` and `name_hash`.
     pub root: u16,
     /// EPOCH in which dentries were walked, 0 = never.
     pub root_epoch: u16,
+    /// `d_name.hash` of the dentry that was walked: a new file may have the number of
+    /// an old one, and files are renamed.
+    pub name_hash: u32,
+    /// Zero.
+    pub pad: u32,
+    /// `d_parent` of that dentry, 0 = none.
+    pub parent: u64,
+}
+
+/// Value of PLACES.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `struct dentry *` of the directory of the file that was last here, 0 = none.
+    pub parent: u64,
+    /// That file's name, root and epoch.
+    pub word: u64,
+    /// 1 if INODES holds more than a root of a file of this place.
+    pub is_counted: u64,
+    /// Zero: a value lies in one cache line.
+    pub pad: u64,
 }
 
 /// Value of BLOCK_HIST, one per CPU (key: disk << 32 | op, see [`block_hist_key`]).
@@ -288,7 +310,7 @@ pub struct FlushState {
 
 const _: () = assert!(size_of::<RqState>() == 56);
 const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 8 + 32 + 512);
-const _: () = assert!(size_of::<InodeState>() == 64);
+const _: () = assert!(size_of::<InodeState>() == 80);
 const _: () = assert!(size_of::<FlushState>() == 40);
 
 #[cfg(test)]

@@ -112,7 +112,9 @@ pub struct SyncState {
     /// How many files the call reached (msync, syncfs may reach several).
     pub nr_files: u16,
     /// Bios with PREFLUSH submitted by this thread in this call.
-    pub nr_flush: u32,
+    pub nr_flush: u16,
+    /// EPOCH in which `broker` and the target's flags were looked up.
+    pub target_epoch: u16,
     /// `task.sched_info.run_delay` at enter: how long this thread had waited for a
     /// CPU since its start, ns; 0 where the kernel does not keep it.
     pub run_delay_ns: u64,

@@ -25,6 +25,7 @@ use fsyncscope_abi::{
 use crate::{
     hooks::{
         done::done,
+        places::mark,
         report::{begin, send},
         spans::request_span,
         sync::add,
@@ -304,6 +305,7 @@ pub fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64, is_
         return;
     }
     if let Some(inode) = INODES.get_ptr_mut(&owner.key) {
+        mark(&owner.key);
         // SAFETY: a live map value, added to atomically.
         unsafe { count(&mut *inode, nr_bytes, device_ns, is_done) };
     }
@@ -314,6 +316,7 @@ pub fn data_done<M: Mem>(rq: Addr, bio: Addr, nr_bytes: u32, device_ns: u64, is_
             && last.key.ino != owner.key.ino
             && let Some(inode) = INODES.get_ptr_mut(&last.key)
         {
+            mark(&last.key);
             // SAFETY: as above. The bytes of the request cannot be divided
             // without a walk; the time is the same for both.
             unsafe { count(&mut *inode, 0, device_ns, is_done) };

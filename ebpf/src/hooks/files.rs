@@ -23,15 +23,18 @@ use fsyncscope_abi::{
     facts::detail,
     keys::{InodeKey, SLOT_NONE, Target},
     loss::Loss,
-    sync::{AFTER_ERROR, BY_FD, SyncState, op},
+    sync::{AFTER_ERROR, BY_FD, InodeCounters, SyncState, op},
 };
 
 use crate::{
-    hooks::sync::{close, open, target_of},
+    hooks::{
+        places::{recall, remember},
+        sync::{close, open, target_of},
+    },
     kernel::{
         fact,
         fd::file_of_fd,
-        file::{dentry_of_inode, key_of, read_names, root_of, watched_root_of},
+        file::{dentry_of_inode, key_of, place_of, read_names, root_of, watched_root_of},
         read::{Addr, Mem, Probe, Typed},
         task::{is_kernel_thread, run_delay_ns},
     },
@@ -55,7 +58,11 @@ fn reached<M: Mem>(state: &mut SyncState, inode: Addr, dentry: Addr) {
     state.inode = key;
     state.dentry = dentry;
     state.nr_files = state.nr_files.saturating_add(1);
-    let now_epoch = epoch();
+    let now_epoch = state.target_epoch;
+    let place = place_of::<M>(dentry);
+    if recall(state, &key, place, now_epoch) {
+        return;
+    }
     if let Some(known) = INODES.get_ptr(&key) {
         // SAFETY: a live map value.
         let known = unsafe { &*known };
@@ -63,12 +70,17 @@ fn reached<M: Mem>(state: &mut SyncState, inode: Addr, dentry: Addr) {
         if known.last_err_ns != 0 {
             state.flags |= AFTER_ERROR;
         }
-        if known.root_epoch == now_epoch {
+        // A new file may have an old one's number, and files are renamed.
+        let is_same = known.parent == place.0 && known.name_hash == place.1;
+        if known.root_epoch == now_epoch && is_same {
             state.root = known.root;
+            remember(state, &key, place, now_epoch);
             return;
         }
+    } else {
+        state.snap = InodeCounters::default();
     }
-    first_seen(state, &key, dentry, now_epoch);
+    first_seen(state, &key, now_epoch);
 }
 
 /// Names the file of a call by its descriptor, where no event of a file system
@@ -82,9 +94,11 @@ pub fn reach_by_fd(state: &mut SyncState) {
     }
 }
 
-/// Once per file and epoch: where it lies, and its names.
+/// Once per file, place and epoch: where it lies, and its names.
 #[inline(never)]
-fn first_seen(state: &mut SyncState, key: &InodeKey, dentry: Addr, now_epoch: u16) {
+fn first_seen(state: &mut SyncState, key: &InodeKey, now_epoch: u16) {
+    let dentry = state.dentry;
+    let (parent, name_hash) = place_of::<Probe>(dentry);
     let root = root_of(dentry, key.s_dev);
     state.root = root;
     if let Some(known) = INODES.get_ptr_mut(key) {
@@ -92,11 +106,15 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, dentry: Addr, now_epoch: u1
         unsafe {
             (*known).root = root;
             (*known).root_epoch = now_epoch;
+            (*known).parent = parent;
+            (*known).name_hash = name_hash;
         }
     } else {
         let fresh = InodeState {
             root,
             root_epoch: now_epoch,
+            parent,
+            name_hash,
             ..InodeState::default()
         };
         if INODES.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_err() {
@@ -169,7 +187,8 @@ fn ext4_left(ret: i32) {
 }
 
 /// Opens a sync that no sync system call has announced: one of a watched process,
-/// or one that a kernel thread makes for somebody on a file in a watched directory. True if there is one.
+/// or one that a kernel thread makes for somebody on a file in a watched directory.
+/// True if there is one.
 #[inline(always)]
 fn open_unannounced<M: Mem>(file: Addr) -> bool {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -209,6 +228,7 @@ fn open_unannounced<M: Mem>(file: Addr) -> bool {
         broker: target.broker,
         op,
         flags: target.flags as u8,
+        target_epoch: epoch(),
         run_delay_ns: run_delay_ns(),
         ..SyncState::default()
     });

@@ -30,7 +30,7 @@ fn queued<M: Mem>(bio: Addr) {
     if let Some(state) = open_sync() {
         // SAFETY: the helper has no preconditions.
         state.flush_asked_ns = unsafe { bpf_ktime_get_ns() };
-        state.nr_flush += 1;
+        state.nr_flush = state.nr_flush.saturating_add(1);
     }
 }
 

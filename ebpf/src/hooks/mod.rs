@@ -7,6 +7,7 @@ mod flush;
 mod journal;
 mod lock;
 mod nvme;
+mod places;
 mod report;
 mod spans;
 mod sync;

@@ -17,6 +17,7 @@ use fsyncscope_abi::{
 };
 
 use crate::{
+    hooks::places::mark,
     kernel::{
         fact,
         file::{dentry_of_inode, read_names, root_of},
@@ -159,6 +160,7 @@ extern "C" fn fsyncscope_walk(_: u64) -> i32 {
     {
         // SAFETY: a live map value.
         unsafe { atomic_add(&raw mut (*inode).counters.nr_bytes, u64::from(size)) };
+        mark(&owner.key);
     }
     i32::from(report.bio == 0)
 }
@@ -187,6 +189,7 @@ extern "C" fn fsyncscope_file(_: u64) -> i32 {
             // SAFETY: a live map value; last_err_* may mix two failures of one
             // instant, counters do not.
             let inode = unsafe { &mut *inode };
+            mark(&key);
             atomic_add(&raw mut inode.counters.nr_requests, 1);
             atomic_add(&raw mut inode.counters.device_ns, report.device_ns);
             if report.status != 0 {

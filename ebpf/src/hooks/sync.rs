@@ -33,7 +33,7 @@ use fsyncscope_abi::{
 use crate::{
     hooks::files::{open_sync, reach_by_fd},
     kernel::{fact, file::read_names_checked, read::probe, task::run_delay_ns},
-    maps::{HIST, INODES, OPS, RING, SCRATCH_HIST, TARGETS, lost},
+    maps::{HIST, INODES, OPS, RING, SCRATCH_HIST, TARGETS, epoch, lost},
 };
 
 /// MS_SYNC (include/uapi/asm-generic/mman-common.h): without it msync starts
@@ -54,9 +54,46 @@ pub fn target_of(tgid: u32) -> Option<Target> {
     }
 }
 
-/// A watched process enters a sync.
+/// A watched process enters a sync. Who it is, is looked up once per thread and epoch.
 #[inline(always)]
 fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let now_epoch = epoch();
+    let known = OPS.get_ptr_mut(&(pid_tgid as u32));
+    if let Some(state) = known {
+        // SAFETY: only this thread's hooks write its entry, and they do not nest.
+        let state = unsafe { &mut *state };
+        if state.pid_tgid == pid_tgid && state.target_epoch == now_epoch {
+            if state.enter_ns != 0 {
+                lost(Loss::LostExit);
+            }
+            *state = SyncState {
+                // SAFETY: the helper has no preconditions.
+                enter_ns: unsafe { bpf_ktime_get_ns() },
+                pid_tgid,
+                arg0,
+                arg1,
+                arg2,
+                root: SLOT_NONE,
+                broker: state.broker,
+                op,
+                flags: state.flags & target_flags::EMIT_ALL as u8,
+                target_epoch: now_epoch,
+                run_delay_ns: run_delay_ns(),
+                ..SyncState::default()
+            };
+            if op::is_silent(op) {
+                reach_by_fd(state);
+            }
+            return;
+        }
+    }
+    enter_first(op, arg0, arg1, arg2);
+}
+
+/// The first sync of a thread, or its first since the agent has changed what is watched.
+#[inline(never)]
+fn enter_first(op: u8, arg0: u64, arg1: u64, arg2: u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(target) = target_of((pid_tgid >> 32) as u32) else {
         return;
@@ -72,6 +109,7 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         broker: target.broker,
         op,
         flags: target.flags as u8,
+        target_epoch: epoch(),
         run_delay_ns: run_delay_ns(),
         ..SyncState::default()
     });
@@ -87,7 +125,7 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
 pub fn open(fresh: &SyncState) {
     let tid = fresh.pid_tgid as u32;
     if let Some(state) = OPS.get_ptr_mut(&tid) {
-        // SAFETY: only this thread's hooks write its entry, and they do not nest.
+        // SAFETY: as in `enter`.
         unsafe {
             if (*state).enter_ns != 0 {
                 lost(Loss::LostExit);

@@ -23,13 +23,13 @@ use fsyncscope_abi::{
 };
 
 use crate::{
-    hooks::files::open_sync,
+    hooks::{files::open_sync, places::mark},
     kernel::{
         fact,
         file::{dentry_of_inode, key_of, read_names, root_of},
         read::{Mem as _, Probe},
     },
-    maps::{FILESYSTEMS, INODES, RING, epoch, lost},
+    maps::{FILESYSTEMS, INODES, RING, lost},
 };
 
 /// Writeback of a file failed.
@@ -68,10 +68,7 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
     known.wb_err = errseq;
     // SAFETY: the helper has no preconditions.
     known.last_err_ns = unsafe { bpf_ktime_get_ns() };
-    if known.root_epoch != epoch() {
-        known.root = root_of(dentry, key.s_dev);
-        known.root_epoch = epoch();
-    }
+    mark(&key);
     let Some(mut entry) = RING.reserve::<WbErrRecord>(0) else {
         lost(Loss::RingFull);
         return 0;
@@ -87,7 +84,8 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
         };
         (*record).inode = key;
         (*record).errseq = errseq;
-        (*record).root = known.root;
+        // Not that of the entry: its number may have been another file's.
+        (*record).root = root_of(dentry, key.s_dev);
         (*record).pad = 0;
         (*record).state = *known;
         read_names(dentry, key.s_dev, &mut (*record).names);

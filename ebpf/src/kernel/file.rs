@@ -16,6 +16,9 @@ use crate::{
 /// directory itself, its files, files of its children, and one more.
 const ROOT_DEPTH: usize = 4;
 
+/// Offset of `qstr.name`, behind the hash and the length.
+const QSTR_NAME: u32 = 8;
+
 /// Identity of an inode.
 #[inline(always)]
 pub fn key_of<M: Mem>(inode: Addr) -> InodeKey {
@@ -39,6 +42,20 @@ pub fn dentry_of_inode(inode: Addr) -> Addr {
         return 0;
     }
     node.wrapping_sub(u64::from(fact!(dentry_d_alias)))
+}
+
+/// The parent and the name of a dentry, by their address and their hash; 0 without a
+/// dentry. `hash` is the first word of a `struct qstr`, eight bytes before `name`
+/// (include/linux/dcache.h, 5.10 to 7.3).
+#[inline(always)]
+pub fn place_of<M: Mem>(dentry: Addr) -> (Addr, u32) {
+    if dentry == 0 {
+        return (0, 0);
+    }
+    (
+        M::u64(dentry, fact!(dentry_d_parent)),
+        M::u32(dentry, fact!(dentry_d_name_name) - QSTR_NAME),
+    )
 }
 
 /// Root slot of the watched directory that is `dentry` or one of its parents.

@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use fsyncscope_abi::{
-    block::{BlockHist, FlushState, InodeState, RqState},
+    block::{BlockHist, FlushState, InodeState, Place, RqState},
     hist::{Hist, HistKey},
     keys::{InodeKey, Names, Target},
     loss::Loss,
@@ -66,6 +66,14 @@ pub static RQS: LruHashMap<u64, RqState> = LruHashMap::with_max_entries(16384, 0
 #[map]
 pub static INODES: LruHashMap<InodeKey, InodeState> = LruHashMap::with_max_entries(8192, 0);
 
+/// Places in PLACES; a power of two.
+pub const NR_PLACES: u32 = 2048;
+
+/// Files by a hash of their number, see `hooks::places`. Written and read by the sync
+/// hooks, marked by all that count for a file.
+#[map]
+pub static PLACES: Array<Place> = Array::with_max_entries(NR_PLACES, 0);
+
 /// Names of files that were synced, for syncs still in flight; least recently
 /// used out. Written when a file is first synced, read by the agent.
 #[map]
@@ -119,7 +127,7 @@ pub static FAST_COMMITS: LruHashMap<u32, OpenWait> = LruHashMap::with_max_entrie
 #[map]
 pub static SPAN_NAMES: LruHashMap<InodeKey, Names> = LruHashMap::with_max_entries(512, 0);
 
-/// `EPOCH[0]`: raised by the agent whenever DEVS or ROOTS change, so that what
+/// `EPOCH[0]`: raised by the agent whenever TARGETS, DEVS or ROOTS change: what
 /// was concluded from them is concluded again. Starts at 1.
 #[map]
 pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);

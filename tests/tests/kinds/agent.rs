@@ -15,12 +15,24 @@ pub fn watch(lab: &Lab, log_dir: &Path) -> Watch {
 
 /// The same for another process.
 pub fn watch_process(lab: &Lab, pid: u32, log_dir: &Path) -> Watch {
+    start(lab, pid, &[log_dir], &[])
+}
+
+/// The same for this process with several directories, and with further arguments.
+pub fn watch_dirs(lab: &Lab, log_dirs: &[&Path], more: &[&str]) -> Watch {
+    start(lab, std::process::id(), log_dirs, more)
+}
+
+fn start(lab: &Lab, pid: u32, log_dirs: &[&Path], more: &[&str]) -> Watch {
     // Else it would follow what this process prints.
     let log = lab.dir().join("server.log");
     fs::write(&log, "").unwrap();
     let mut args = vec!["--stall", "500ms", "--duration", "90s"];
-    args.extend(["--log-dir", log_dir.to_str().unwrap()]);
+    for dir in log_dirs {
+        args.extend(["--log-dir", dir.to_str().unwrap()]);
+    }
     args.extend(["--follow-log", log.to_str().unwrap()]);
+    args.extend(more);
     let mut watch = Watch::start(lab, pid, &args);
     watch.wait_for("broker", |line| {
         (line["type"] == "broker" && line["pid"] == pid).then_some(())

@@ -15,8 +15,9 @@ use fsyncscope_tests::faultdisk::{self, Command, Control, FsKind, Rule, TruthEnt
 use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 
-/// Enough for xfs; sparse, in memory.
-const SIZE_BYTES: u64 = 384 << 20;
+/// Enough for xfs, and for ext4 to make blocks of 4 KiB: with smaller ones a request
+/// may hold blocks of two files. Sparse, in memory.
+const SIZE_BYTES: u64 = 512 << 20;
 
 /// A disk that fails on demand. Dropped, it leaves nothing behind.
 #[derive(Debug)]

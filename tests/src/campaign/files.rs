@@ -252,7 +252,10 @@ fn record(out: &Output, call: Call, ino: u64, run: impl FnOnce() -> i32) -> bool
     // SAFETY: gettid cannot fail.
     let tid = unsafe { libc::gettid() } as u32;
     let enter_ns = Stamp::now().monotonic_ns;
-    let errno = run();
+    let (errno, before_sync_ns) = match call {
+        Call::DsyncWrite => super::stacks::watched(run),
+        _ => (run(), 0),
+    };
     let exit_ns = Stamp::now().monotonic_ns;
     out.say(&Record::Call(CallRecord {
         tid,
@@ -261,6 +264,7 @@ fn record(out: &Output, call: Call, ino: u64, run: impl FnOnce() -> i32) -> bool
         enter_ns,
         exit_ns,
         errno,
+        before_sync_ns,
     }));
     errno == 0
 }

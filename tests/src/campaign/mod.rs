@@ -12,6 +12,7 @@ mod output;
 pub mod random;
 mod record;
 mod run;
+mod stacks;
 mod uring;
 mod worker;
 

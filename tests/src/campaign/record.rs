@@ -69,6 +69,10 @@ pub struct CallRecord {
     pub exit_ns: u64,
     /// The error it returned, 0 for none.
     pub errno: i32,
+    /// How long of a write with O_DSYNC its thread was seen in the write, before the
+    /// sync that it ends with; 0 for other calls.
+    #[serde(default)]
+    pub before_sync_ns: u64,
 }
 
 impl CallRecord {
@@ -132,6 +136,7 @@ mod tests {
             enter_ns: 1,
             exit_ns: 2,
             errno: 5,
+            before_sync_ns: 1,
         });
         let line = serde_json::to_string(&record).unwrap();
         assert!(line.contains(r#""call":"dsync_write""#), "{line}");

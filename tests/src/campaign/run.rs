@@ -74,6 +74,7 @@ pub fn workload_main(args: &[OsString]) -> anyhow::Result<u8> {
             .name(format!("load-{nth}"))
             .spawn(move || work(worker, &shared, pace_ms))?;
     }
+    super::stacks::start().context("start the thread that reads stacks")?;
     out.say(&Record::Ready);
     for line in std::io::stdin().lock().lines() {
         match line?.as_str() {

@@ -357,19 +357,22 @@ fn a_time_line_that_is_not_the_disks_is_caught() {
 }
 
 #[test]
-fn a_write_that_waits_before_its_sync_is_a_gap_of_the_journal_alone() {
-    let with = |kind| {
+fn a_write_that_was_seen_to_wait_before_its_sync_is_a_gap() {
+    let with = |before_sync_ns| {
         planted(held(), |known, _| {
-            known.fault.kind = kind;
             known.calls.push(CallRecord {
                 tid: 71,
                 call: Call::DsyncWrite,
+                before_sync_ns,
                 ..known.calls[0].clone()
             });
         })
     };
-    assert_eq!(with(Kind::JournalDelay), []);
-    assert_eq!(with(Kind::FlushDelay), [Check::Found]);
+    let (known, _) = held();
+    let all_ns = known.calls[0].duration_ns();
+    assert_eq!(with(all_ns - known.slow_ns), []);
+    assert_eq!(with(all_ns - 2 * known.slow_ns), [Check::Found]);
+    assert_eq!(with(0), [Check::Found]);
 }
 
 #[test]

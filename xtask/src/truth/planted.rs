@@ -44,6 +44,7 @@ pub(super) fn call(at_ms: u64, took_ms: u64, errno: i32) -> CallRecord {
         enter_ns: at_ms * MS,
         exit_ns: (at_ms + took_ms) * MS,
         errno,
+        before_sync_ns: 0,
     }
 }
 

@@ -16,6 +16,8 @@ mod files;
 mod mounts;
 #[path = "kinds/reused.rs"]
 mod reused;
+#[path = "kinds/shutdown.rs"]
+mod shutdown;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -84,8 +84,11 @@ pub enum Answer {
     Space(Space),
     /// A thread.
     Thread(ThreadState),
-    /// A mapped file; None if none is mapped there.
-    Mapped(Option<MappedFile>),
+    /// What is mapped at an address.
+    Mapped {
+        /// None if no file is.
+        file: Option<MappedFile>,
+    },
     /// A descriptor's path.
     FdPath {
         /// As readlink(2) tells it.
@@ -167,4 +170,38 @@ pub struct Progress {
     pub pid: u32,
     /// Which of them.
     pub step: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tag cannot be put into everything: serde finds out when it writes.
+    #[test]
+    fn every_answer_goes_over_the_wire() {
+        let found = MappedFile {
+            s_dev: 7,
+            ino: 42,
+            path: "/d1/orders-0/00.index".into(),
+        };
+        let all = [
+            Answer::Discovered(Discovered::default()),
+            Answer::Device(DeviceInfo::default()),
+            Answer::Stat(PathStat::default()),
+            Answer::Space(Space::default()),
+            Answer::Thread(ThreadState::default()),
+            Answer::Mapped { file: Some(found) },
+            Answer::Mapped { file: None },
+            Answer::FdPath {
+                path: "/d1".to_owned(),
+            },
+            Answer::Failed {
+                why: "open /x: gone".to_owned(),
+            },
+        ];
+        for answer in all {
+            let line = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
+        }
+    }
 }

@@ -114,7 +114,7 @@ pub(super) fn answer(request: &Request, progress: &mut dyn FnMut(u32, &str)) -> 
             pid,
             address,
         } => match find_mapped(proc_root, *pid, *address) {
-            Ok(found) => Answer::Mapped(found),
+            Ok(file) => Answer::Mapped { file },
             Err(error) => Answer::Failed {
                 why: format!("read {}/{pid}/maps: {error}", proc_root.display()),
             },

@@ -126,7 +126,7 @@ pub(super) async fn mapped(namer: &WorkerHandle, pid: u32, address: u64) -> Opti
         address,
     };
     match namer.ask(request, MAPPED_DEADLINE).await {
-        Ok(Answer::Mapped(found)) => found,
+        Ok(Answer::Mapped { file }) => file,
         Ok(Answer::Failed { why }) => {
             log::debug!("name the file of a msync: {why}");
             None

@@ -170,12 +170,11 @@ pub struct InodeState {
     /// When a request of the file or its writeback last failed; 0 = never, or a
     /// sync of the file was sent since.
     pub last_err_ns: u64,
-    /// Sector of it.
-    pub last_err_sector: u64,
-    /// Raw status of it.
-    pub last_err_status: i32,
-    /// Disk of it.
-    pub last_err_dev: u32,
+    /// `d_parent` of the dentry that was walked, 0 = none.
+    pub parent: u64,
+    /// `d_name.hash` of that dentry: a new file may have the number of an old one, and
+    /// files are renamed.
+    pub name_hash: u32,
     /// `mapping.wb_err` when it was last reported, for deduplication.
     pub wb_err: u32,
     /// Watched directory the file lies under, or SLOT_NONE; valid in `root_epoch`, and
@@ -183,13 +182,8 @@ pub struct InodeState {
     pub root: u16,
     /// EPOCH in which dentries were walked, 0 = never.
     pub root_epoch: u16,
-    /// `d_name.hash` of the dentry that was walked: a new file may have the number of
-    /// an old one, and files are renamed.
-    pub name_hash: u32,
     /// Zero.
     pub pad: u32,
-    /// `d_parent` of that dentry, 0 = none.
-    pub parent: u64,
 }
 
 /// Value of PLACES.
@@ -310,7 +304,7 @@ pub struct FlushState {
 
 const _: () = assert!(size_of::<RqState>() == 56);
 const _: () = assert!(size_of::<RequestRecord>() == 16 + 40 + 24 + 16 + 16 + 8 + 32 + 512);
-const _: () = assert!(size_of::<InodeState>() == 80);
+const _: () = assert!(size_of::<InodeState>() == 64);
 const _: () = assert!(size_of::<FlushState>() == 40);
 
 #[cfg(test)]

@@ -57,5 +57,5 @@ pub struct WbTellRecord {
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<WbErrRecord>() == 16 + 16 + 8 + 80 + 512);
+const _: () = assert!(size_of::<WbErrRecord>() == 16 + 16 + 8 + 64 + 512);
 const _: () = assert!(size_of::<WbTellRecord>() == 16 + 16 + 16 + 16 + 8);

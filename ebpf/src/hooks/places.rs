@@ -84,10 +84,22 @@ fn index_of(key: &InodeKey) -> u32 {
 /// INODES is asked.
 #[inline(always)]
 pub fn mark(key: &InodeKey) {
+    mark_at(index_of(key));
+}
+
+/// The same from within a long chain of calls: the map's key lies on a stack of its
+/// own, of which 5.10 allows 512 bytes to the whole chain.
+#[inline(never)]
+pub fn mark_apart(ino: u64, s_dev: u32) {
+    mark(&InodeKey { ino, s_dev, pad: 0 });
+}
+
+#[inline(always)]
+fn mark_at(index: u32) {
     if fact!(detail) == detail::FULL {
         return;
     }
-    if let Some(place) = PLACES.get_ptr_mut(index_of(key)) {
+    if let Some(place) = PLACES.get_ptr_mut(index) {
         // SAFETY: a live map value. All who write, write 1.
         unsafe { (*place).is_counted = 1 };
     }

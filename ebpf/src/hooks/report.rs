@@ -17,7 +17,7 @@ use fsyncscope_abi::{
 };
 
 use crate::{
-    hooks::places::mark,
+    hooks::places::mark_apart,
     kernel::{
         fact,
         file::{dentry_of_inode, read_names, root_of},
@@ -160,7 +160,7 @@ extern "C" fn fsyncscope_walk(_: u64) -> i32 {
     {
         // SAFETY: a live map value.
         unsafe { atomic_add(&raw mut (*inode).counters.nr_bytes, u64::from(size)) };
-        mark(&owner.key);
+        mark_apart(owner.key.ino, owner.key.s_dev);
     }
     i32::from(report.bio == 0)
 }
@@ -186,19 +186,15 @@ extern "C" fn fsyncscope_file(_: u64) -> i32 {
             }
         }
         if let Some(inode) = INODES.get_ptr_mut(&key) {
-            // SAFETY: a live map value; last_err_* may mix two failures of one
-            // instant, counters do not.
+            // SAFETY: a live map value.
             let inode = unsafe { &mut *inode };
-            mark(&key);
+            mark_apart(key.ino, key.s_dev);
             atomic_add(&raw mut inode.counters.nr_requests, 1);
             atomic_add(&raw mut inode.counters.device_ns, report.device_ns);
             if report.status != 0 {
                 atomic_add(&raw mut inode.counters.nr_errors, 1);
                 nr_errors = inode.counters.nr_errors;
                 inode.last_err_ns = report.now;
-                inode.last_err_sector = report.state.sector;
-                inode.last_err_status = report.status;
-                inode.last_err_dev = report.state.dev;
             }
         }
         // A storm on one file: the first 16, then at each power of two.

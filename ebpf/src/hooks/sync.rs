@@ -89,6 +89,12 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         }
     }
     enter_first(op, arg0, arg1, arg2);
+    // Not in there: on 5.10 a chain of calls has 512 bytes of stack.
+    if op::is_silent(op)
+        && let Some(state) = open_sync()
+    {
+        reach_by_fd(state);
+    }
 }
 
 /// The first sync of a thread, or its first since the agent has changed what is watched.
@@ -113,11 +119,6 @@ fn enter_first(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         run_delay_ns: run_delay_ns(),
         ..SyncState::default()
     });
-    if op::is_silent(op)
-        && let Some(state) = open_sync()
-    {
-        reach_by_fd(state);
-    }
 }
 
 /// This thread is in a sync from now on.

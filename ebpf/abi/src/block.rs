@@ -4,7 +4,7 @@
 use crate::{
     RecordHeader,
     hist::Hist,
-    keys::{InodeKey, Names},
+    keys::{InodeKey, Names, SLOT_NONE},
     sync::InodeCounters,
 };
 
@@ -184,6 +184,27 @@ pub struct InodeState {
     pub root_epoch: u16,
     /// Zero.
     pub pad: u32,
+}
+
+impl InodeState {
+    /// That of a file of which nothing is known yet.
+    pub const fn fresh() -> Self {
+        InodeState {
+            counters: InodeCounters {
+                nr_requests: 0,
+                nr_bytes: 0,
+                device_ns: 0,
+                nr_errors: 0,
+            },
+            last_err_ns: 0,
+            parent: 0,
+            name_hash: 0,
+            wb_err: 0,
+            root: SLOT_NONE,
+            root_epoch: 0,
+            pad: 0,
+        }
+    }
 }
 
 /// Value of PLACES.

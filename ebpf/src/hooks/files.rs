@@ -13,16 +13,14 @@
 //! hang for ever.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
+    bindings::BPF_ANY,
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use fsyncscope_abi::{
-    block::InodeState,
     facts::detail,
     keys::{InodeKey, SLOT_NONE, Target},
-    loss::Loss,
     sync::{AFTER_ERROR, BY_FD, InodeCounters, SyncState, op},
 };
 
@@ -38,7 +36,7 @@ use crate::{
         read::{Addr, Mem, Probe, Typed},
         task::{is_kernel_thread, run_delay_ns},
     },
-    maps::{FILESYSTEMS, INODES, NAMES, OPS, SCRATCH_NAMES, epoch, lost},
+    maps::{FILESYSTEMS, INODES, NAMES, OPS, SCRATCH_NAMES, add_inode, epoch},
 };
 
 /// The sync that this thread is in, if it is watched.
@@ -101,24 +99,17 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, now_epoch: u16) {
     let (parent, name_hash) = place_of::<Probe>(dentry);
     let root = root_of(dentry, key.s_dev);
     state.root = root;
-    if let Some(known) = INODES.get_ptr_mut(key) {
+    let mut known = INODES.get_ptr_mut(key);
+    if known.is_none() {
+        known = add_inode(key);
+    }
+    if let Some(known) = known {
         // SAFETY: a live map value; both writers of these fields write the same.
         unsafe {
             (*known).root = root;
             (*known).root_epoch = now_epoch;
             (*known).parent = parent;
             (*known).name_hash = name_hash;
-        }
-    } else {
-        let fresh = InodeState {
-            root,
-            root_epoch: now_epoch,
-            parent,
-            name_hash,
-            ..InodeState::default()
-        };
-        if INODES.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_err() {
-            lost(Loss::InodeFull);
         }
     }
     if let Some(names) = SCRATCH_NAMES.get_ptr_mut(0) {

@@ -7,10 +7,10 @@
 //! once whatever the number of calls. They take numbers only, so what they share
 //! lives in per-CPU scratch.
 
-use aya_ebpf::{bindings::BPF_ANY, macros::map, maps::PerCpuArray};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use fsyncscope_abi::{
     ABI_VERSION, RecordHeader,
-    block::{InodeState, RequestRecord, RqState, file_source, req_op},
+    block::{RequestRecord, RqState, file_source, req_op},
     keys::{InodeKey, SLOT_NONE},
     kind,
     loss::Loss,
@@ -25,7 +25,7 @@ use crate::{
         read::{Addr, Mem as _, Probe},
         request::{dev_of_bio, disk_of, read_name_of_disk},
     },
-    maps::{INODES, RING, atomic_add, lost},
+    maps::{INODES, RING, add_inode, atomic_add, lost},
 };
 
 /// Bios of a failed or slow request that are looked at.
@@ -176,16 +176,11 @@ extern "C" fn fsyncscope_file(_: u64) -> i32 {
     let key = report.key;
     let mut nr_errors = 0;
     if key.s_dev != 0 {
-        if INODES.get_ptr(&key).is_none() && report.status != 0 {
-            let fresh = InodeState {
-                root: SLOT_NONE,
-                ..InodeState::default()
-            };
-            if INODES.insert(&key, &fresh, u64::from(BPF_ANY)).is_err() {
-                lost(Loss::InodeFull);
-            }
+        let mut inode = INODES.get_ptr_mut(&key);
+        if inode.is_none() && report.status != 0 {
+            inode = add_inode(&key);
         }
-        if let Some(inode) = INODES.get_ptr_mut(&key) {
+        if let Some(inode) = inode {
             // SAFETY: a live map value.
             let inode = unsafe { &mut *inode };
             mark_apart(key.ino, key.s_dev);

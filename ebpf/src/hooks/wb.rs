@@ -8,15 +8,12 @@
 //! value, [`WbTellRecord`] each time.
 
 use aya_ebpf::{
-    bindings::BPF_ANY,
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use fsyncscope_abi::{
     ABI_VERSION, RecordHeader,
-    block::InodeState,
-    keys::SLOT_NONE,
     kind,
     loss::Loss,
     wb::{WbErrRecord, WbTellRecord},
@@ -29,7 +26,7 @@ use crate::{
         file::{dentry_of_inode, key_of, read_names, root_of},
         read::{Mem as _, Probe},
     },
-    maps::{FILESYSTEMS, INODES, RING, lost},
+    maps::{FILESYSTEMS, INODES, RING, add_inode, lost},
 };
 
 /// Writeback of a file failed.
@@ -47,17 +44,11 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
     }
     let errseq = Probe::u32(mapping, fact!(address_space_wb_err));
     let dentry = dentry_of_inode(inode);
-    if INODES.get_ptr(&key).is_none() {
-        let fresh = InodeState {
-            root: SLOT_NONE,
-            ..InodeState::default()
-        };
-        if INODES.insert(&key, &fresh, u64::from(BPF_ANY)).is_err() {
-            lost(Loss::InodeFull);
-            return 0;
-        }
+    let mut known = INODES.get_ptr_mut(&key);
+    if known.is_none() {
+        known = add_inode(&key);
     }
-    let Some(known) = INODES.get_ptr_mut(&key) else {
+    let Some(known) = known else {
         return 0;
     };
     // SAFETY: a live map value; a race between two CPUs sends a record twice.

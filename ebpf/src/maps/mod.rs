@@ -3,7 +3,7 @@
 //! allocated at load except where `NO_PREALLOC` is set.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
@@ -153,6 +153,21 @@ pub static SCRATCH_NAMES: PerCpuArray<Names> = PerCpuArray::with_max_entries(1, 
 /// Likewise, for names in the completion hook, which may interrupt the others.
 #[map]
 pub static SCRATCH_SPAN_NAMES: PerCpuArray<Names> = PerCpuArray::with_max_entries(1, 0);
+
+/// What an entry of INODES begins as. Not built on the stack: up to 6.12 a chain of
+/// calls has 512 bytes of it in all.
+static FRESH_INODE: InodeState = InodeState::fresh();
+
+/// Makes an entry of INODES; another CPU may have made it in the meantime.
+#[inline(always)]
+pub fn add_inode(key: &InodeKey) -> Option<*mut InodeState> {
+    let _ = INODES.insert(key, &FRESH_INODE, u64::from(BPF_NOEXIST));
+    let made = INODES.get_ptr_mut(key);
+    if made.is_none() {
+        lost(Loss::InodeFull);
+    }
+    made
+}
 
 /// Counts a loss.
 #[inline(always)]

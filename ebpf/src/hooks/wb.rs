@@ -13,8 +13,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use fsyncscope_abi::{
-    ABI_VERSION, RecordHeader,
-    kind,
+    ABI_VERSION, RecordHeader, kind,
     loss::Loss,
     wb::{WbErrRecord, WbTellRecord},
 };

@@ -116,7 +116,8 @@ pub struct TestArgs {
     /// The rings to run [default: all that this machine can run]
     #[arg(long, value_delimiter = ',', value_name = "RING")]
     pub ring: Vec<Ring>,
-    /// Rings to run besides, last; one that cannot be run is told and is no error
+    /// Rings to run besides, last; one that this machine cannot run (not root, no
+    /// /dev/fuse, no way to the archive of kernels) is told and is no error
     #[arg(long, value_delimiter = ',', value_name = "RING")]
     pub also_try: Vec<Ring>,
     /// Only tests whose name contains this

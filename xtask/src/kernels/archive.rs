@@ -9,9 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::Obstacle;
 use super::list::{Kernel, parse_version};
 use crate::arch::Arch;
-use crate::process::{output, run, say};
+use crate::process::{display, output, run, say};
 
 /// Where kernels from 5.10 on are found.
 const SUITES: [&str; 5] = [
@@ -68,22 +69,38 @@ impl Archive {
                 "apt: lists of kernels for {} (own folder, nothing is installed)",
                 arch.name()
             ));
-            let updated = output(archive.apt("apt-get").args(["-qq", "update"]));
+            let complaint = archive.update()?;
             archive.names = archive.known()?;
-            match updated {
-                Ok(_) => write("fetched", "")?,
+            match complaint {
+                None => write("fetched", "")?,
                 // The next run asks again.
-                Err(err) if !archive.names.is_empty() => {
-                    say(format!("{err:#}; going on with the lists that are here"));
+                Some(complaint) if !archive.names.is_empty() => {
+                    say(format!(
+                        "{complaint}; going on with the lists that are here"
+                    ));
                 }
-                Err(err) => {
-                    return Err(err).context("ask the archive (is the network reachable?)");
+                Some(complaint) if is_out_of_reach(&complaint) => {
+                    return Err(Obstacle::NoArchive(complaint).into());
                 }
+                Some(complaint) => bail!("ask the archive: {complaint}"),
             }
         } else {
             archive.names = archive.known()?;
         }
         Ok(archive)
+    }
+
+    /// Fetches the lists; what apt complained of first, if it could not.
+    fn update(&self) -> anyhow::Result<Option<String>> {
+        let mut command = self.apt("apt-get");
+        let output = command.args(["-qq", "update"]).output();
+        let output = output.with_context(|| format!("run {}", display(&command)))?;
+        if output.status.success() {
+            return Ok(None);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let first = said.lines().find(|line| line.starts_with("E: "));
+        Ok(Some(first.unwrap_or(said.trim()).to_owned()))
     }
 
     fn known(&self) -> anyhow::Result<Vec<String>> {
@@ -102,6 +119,8 @@ impl Archive {
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("APT_CONFIG", self.dir.join("apt.conf"));
+        // Its complaints are told apart below.
+        command.env("LC_ALL", "C");
         command
     }
 
@@ -137,6 +156,20 @@ impl Archive {
             })
             .collect()
     }
+}
+
+/// Whether apt's complaint is of the way to the archive, not of what it found there.
+fn is_out_of_reach(complaint: &str) -> bool {
+    const SIGNS: [&str; 7] = [
+        "Could not resolve",
+        "Temporary failure resolving",
+        "Could not connect",
+        "Unable to connect",
+        "Cannot initiate the connection",
+        "Connection failed",
+        "onnection timed out",
+    ];
+    SIGNS.iter().any(|sign| complaint.contains(sign))
 }
 
 fn find_file(archives: &Path, package: &str) -> Option<PathBuf> {
@@ -260,6 +293,23 @@ mod tests {
             version: version.into(),
             flavour: flavour.into(),
             is_ci: false,
+        }
+    }
+
+    #[test]
+    fn an_archive_out_of_reach_is_told_from_one_that_is_wrong() {
+        let begin = "E: Failed to fetch http://a/debian/dists/bullseye/InRelease  ";
+        for why in [
+            "Temporary failure resolving 'a'",
+            "Could not connect to a:80 (192.0.2.1), connection timed out",
+        ] {
+            assert!(is_out_of_reach(&format!("{begin}{why}")), "{why}");
+        }
+        for why in [
+            "404  Not Found",
+            "Clearsigned file isn't valid, got 'NOSPLIT'",
+        ] {
+            assert!(!is_out_of_reach(&format!("{begin}{why}")), "{why}");
         }
     }
 

@@ -25,8 +25,9 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::guest::fault::{Fault, deal_boots};
 use fsyncscope_tests::lab::Lab;
@@ -41,12 +42,26 @@ use crate::cli::KernelsArgs;
 use crate::process::{EXIT_COULD_NOT_RUN, EXIT_NOT_SO, is_root, repository, say};
 use crate::setup::{self, Need};
 
+/// What no machine can do without, and a check of every change may lack.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    /// An ordinary user.
+    #[error("not root: the disks of the machines are served by FUSE")]
+    NotRoot,
+    /// No FUSE.
+    #[error("no /dev/fuse, on which the disks of the machines are built")]
+    NoFuse,
+    /// No way to the distribution's archive, and nothing of it in the cache.
+    #[error("the distribution's archive is out of reach: {0}")]
+    NoArchive(String),
+}
+
 /// `cargo xtask kernels`.
 pub fn main(args: &KernelsArgs) -> anyhow::Result<u8> {
     if args.page {
         return write_page(args);
     }
-    let outcome = run(args)?;
+    let outcome = run(args, None)?;
     Ok(outcome.exit_code())
 }
 
@@ -55,10 +70,13 @@ pub fn qemu_is_too_old(said: &str) -> bool {
     qemu::parse_version(said).is_none_or(qemu::is_too_old)
 }
 
+/// How long the machines of the subset may take; in order, they take a third of it.
+const SUBSET_LIMIT: Duration = Duration::from_secs(12 * 60);
+
 /// The subset for every change: three kernels, both architectures, two faults.
 pub fn subset() -> anyhow::Result<table::Outcome> {
     let kernels = known_kernels()?.into_iter().filter(|kernel| kernel.is_ci);
-    run(&KernelsArgs {
+    let args = KernelsArgs {
         kernel: kernels.map(|kernel| kernel.version).collect(),
         arch: Vec::new(),
         fs: vec![FsKind::Ext4],
@@ -71,23 +89,29 @@ pub fn subset() -> anyhow::Result<table::Outcome> {
         keep: false,
         agent: None,
         page: false,
-    })
+    };
+    run(&args, Some(SUBSET_LIMIT))
 }
 
-fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
+fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Outcome> {
     if !is_root() {
-        bail!("not root: the disks of the machines are served by FUSE");
+        return Err(Obstacle::NotRoot.into());
     }
     if !Path::new("/dev/fuse").exists() {
-        bail!("no /dev/fuse, on which the disks of the machines are built");
+        return Err(Obstacle::NoFuse.into());
     }
     let kernels = list::pick(&known_kernels()?, &args.kernel)?;
     let archs = or_all(&args.arch, &Arch::ALL);
     let file_systems = or_all(&args.fs, &[FsKind::Ext4, FsKind::Xfs]);
     let faults = or_all(&args.fault, Fault::all());
+    let cache = setup::cache()?.join("kernels");
+    // First of all: without it QEMU cannot be had either.
+    let archives: Vec<Archive> = archs
+        .iter()
+        .map(|arch| Archive::open(&cache, *arch))
+        .collect::<anyhow::Result<_>>()?;
     setup::packages(Need::KERNELS)?;
     setup::qemu()?;
-    let cache = setup::cache()?.join("kernels");
     let mut boots = Vec::new();
     let agent_args: Vec<String> = args
         .avoid_form
@@ -95,13 +119,12 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
         .flat_map(|form| ["--avoid-form".to_owned(), form.clone()])
         .collect();
     let mut programs = Vec::new();
-    for arch in &archs {
+    for (arch, archive) in archs.iter().zip(&archives) {
         qemu::require_usable(*arch)?;
         let own = read_programs(*arch, args.agent.as_deref())?;
         let store = Store::open(&cache, *arch, hash(&own, &agent_args))?;
-        let archive = Archive::open(&cache, *arch)?;
         for kernel in &kernels {
-            let image = image::get(&cache, &archive, kernel, *arch)?;
+            let image = image::get(&cache, archive, kernel, *arch)?;
             let image = std::sync::Arc::new(image);
             // `check` says the same whatever is on the disk.
             let nr_fs = if args.check { 1 } else { file_systems.len() };
@@ -139,6 +162,9 @@ fn run(args: &KernelsArgs) -> anyhow::Result<table::Outcome> {
         programs.push((own, store));
     }
     stop_on_interrupt();
+    if let Some(limit) = limit {
+        stop_after(limit);
+    }
     let lab = Lab::open()?;
     let outcome = work::all(&lab, boots, &programs, args)?;
     drop(lab);
@@ -213,6 +239,15 @@ fn stop_on_interrupt() {
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     }
     say("Ctrl-C stops in order; --resume goes on from there");
+}
+
+/// As Ctrl-C would: what has not been played by then is told as such.
+fn stop_after(limit: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(limit);
+        say(format!("stopped after {} s: too slow", limit.as_secs()));
+        boot::STOP.store(true, Ordering::Relaxed);
+    });
 }
 
 impl table::Outcome {

@@ -58,9 +58,10 @@ impl Fault {
         }
     }
 
-    /// After it nothing else can be tried in the same boot.
+    /// After it nothing else can be tried in the same boot; after a reset, because an
+    /// old kernel may hold what was in flight for minutes.
     pub fn is_fatal(self) -> bool {
-        matches!(self, Fault::Timeout | Fault::Removed)
+        matches!(self, Fault::Reset | Fault::Timeout | Fault::Removed)
     }
 
     /// How long it may take at most on a slow, emulated machine; a guest that
@@ -112,9 +113,9 @@ mod tests {
     #[test]
     fn a_fatal_fault_is_the_last_of_its_boot() {
         let boots = deal_boots(Fault::all());
-        assert_eq!(boots.len(), 2);
-        assert_eq!(boots[0], [Fault::Timeout]);
-        assert_eq!(boots[1].len(), Fault::all().len() - 1);
+        assert_eq!(boots.len(), 3);
+        assert_eq!(boots[..2], [[Fault::Reset], [Fault::Timeout]]);
+        assert_eq!(boots[2].len(), Fault::all().len() - 2);
         for boot in &boots {
             let (_, before) = boot.split_last().unwrap();
             assert!(before.iter().all(|fault| !fault.is_fatal()));

@@ -158,9 +158,10 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
             machine.host.inject(&[rule])?;
         }
         Fault::Timeout => {
-            let disk = &machine.plan.disk.name;
-            let limit = format!("/sys/block/{disk}/queue/io_timeout");
-            fs::write(&limit, "3000").with_context(|| format!("write {limit}"))?;
+            for disk in queues_of(&machine.plan.disk.name, Path::new("/sys/block"))? {
+                let limit = format!("/sys/block/{disk}/queue/io_timeout");
+                fs::write(&limit, "3000").with_context(|| format!("write {limit}"))?;
+            }
             machine.host.inject(&on_victim(write().delay_ms(9000))?)?;
         }
         Fault::Removed => match machine.plan.disk.qemu_id.clone() {
@@ -251,6 +252,29 @@ fn fill(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The disks whose queues a request to this one waits in: its paths (`nvme0c0n1`), if
+/// it is the head of a multipath disk (`nvme0n1`), else itself.
+fn queues_of(disk: &str, block: &Path) -> anyhow::Result<Vec<String>> {
+    let (controller, namespace) = disk.rsplit_once('n').context("not an NVMe disk")?;
+    let is_path = |name: &str| {
+        let rest = name.strip_prefix(controller);
+        let path = rest.and_then(|rest| rest.strip_prefix('c')?.split_once('n'));
+        path.is_some_and(|(_, of)| of == namespace)
+    };
+    let what = || format!("list {}", block.display());
+    let mut queues: Vec<String> = fs::read_dir(block)
+        .with_context(what)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_path(name))
+        .collect();
+    if queues.is_empty() {
+        queues.push(disk.to_owned());
+    }
+    queues.sort();
+    Ok(queues)
+}
+
 /// `/sys/class/nvme/nvme0` of `nvme0n1`.
 fn controller(disk: &str) -> anyhow::Result<PathBuf> {
     let number: String = disk
@@ -269,4 +293,31 @@ fn read_journal_sectors(machine: &Machine) -> anyhow::Result<(u64, u64)> {
     let mut file = File::open(&device).with_context(what)?;
     file.read_exact(&mut head).with_context(what)?;
     journal::parse_journal_sectors(machine.plan.fs, &head).with_context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multipath_disk_waits_in_the_queues_of_its_paths() {
+        let block = std::env::temp_dir().join(format!("fsyncscope-block-{}", std::process::id()));
+        for name in [
+            "nvme0n1",
+            "nvme1n1",
+            "nvme0c0n1",
+            "nvme0c1n1",
+            "nvme0c0n12",
+            "sda",
+        ] {
+            fs::create_dir_all(block.join(name)).unwrap();
+        }
+        assert_eq!(
+            queues_of("nvme0n1", &block).unwrap(),
+            ["nvme0c0n1", "nvme0c1n1"]
+        );
+        assert_eq!(queues_of("nvme1n1", &block).unwrap(), ["nvme1n1"]);
+        assert!(queues_of("nvme0n1", &block.join("none")).is_err());
+        fs::remove_dir_all(block).unwrap();
+    }
 }

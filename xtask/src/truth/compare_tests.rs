@@ -52,6 +52,25 @@ fn silence_is_a_miss() {
 }
 
 #[test]
+fn a_request_whose_end_no_program_saw_is_a_gap_if_the_agent_says_so() {
+    let with = |lost: Option<&str>, cause: Option<&str>, confidence: f64| {
+        let (known, mut said) = failed();
+        said.lost = lost.map(str::to_owned);
+        let told = &mut said.told[0].last;
+        told.requests.clear();
+        (told.cause, told.confidence) = (cause.map(str::to_owned), confidence);
+        wrong(&known, &said)
+    };
+    let lost = Some(r#"{"missed_complete":2}"#);
+    assert_eq!(with(lost, None, 0.6), []);
+    let both = [Check::Found, Check::Cause];
+    assert_eq!(with(None, None, 0.6), both);
+    assert_eq!(with(Some(r#"{"unmatched_exit":2}"#), None, 0.6), both);
+    assert_eq!(with(lost, None, 0.95), both);
+    assert_eq!(with(lost, Some("journal"), 0.6), both);
+}
+
+#[test]
 fn a_notice_is_no_report() {
     let (known, _) = failed();
     let mut said = Said::default();

@@ -27,7 +27,10 @@ pub(super) fn compare_failed(known: &Known, said: &Said, of_fault: &[&Told], row
         for request in &told.last.requests {
             compare_request(known, said, request, row);
         }
-        compare_cause(known, told, row);
+        match is_unseen(known, said, of_fault) {
+            true => row.gap(Check::Cause, UNSEEN),
+            false => compare_cause(known, told, row),
+        }
     }
     if !of_fault.is_empty() {
         row.ask(Check::Once);
@@ -40,6 +43,24 @@ pub(super) fn compare_failed(known: &Known, said: &Said, of_fault: &[&Told], row
     if failures.len() > 1 {
         row.wrong(Check::Once, failures.join("; "));
     }
+}
+
+/// Why a failed request may be missing.
+const UNSEEN: &str = "the kernel ran no program at the request's end, and the agent says so";
+
+/// The only failed request is one whose end no program saw: the agent counted it as
+/// `missed_complete`, confirms the failed sync with little confidence, and blames
+/// nobody.
+fn is_unseen(known: &Known, said: &Said, of_fault: &[&Told]) -> bool {
+    let lost = said.lost.as_deref().unwrap_or_default();
+    let is_modest = |told: &&Told| {
+        let incident = &told.last;
+        incident.cause.is_none() && incident.requests.is_empty() && incident.confidence < 0.9
+    };
+    known.failed().count() == 1
+        && lost.contains("\"missed_complete\"")
+        && !of_fault.is_empty()
+        && of_fault.iter().all(is_modest)
 }
 
 fn compare_found(known: &Known, said: &Said, of_fault: &[&Told], row: &mut Row) {
@@ -58,6 +79,10 @@ fn compare_found(known: &Known, said: &Said, of_fault: &[&Told], row: &mut Row) 
     };
     if known.failed().any(&is_listed) {
         compare_files_found(known, of_fault, &is_listed, row);
+        return;
+    }
+    if is_unseen(known, said, of_fault) {
+        row.gap(Check::Found, UNSEEN);
         return;
     }
     let text = match of_fault.first() {

@@ -91,6 +91,14 @@ pub(super) fn read_leaf(sys: &Path, node: &Path, name: &str, dev: u32) -> Leaf {
     }
 }
 
+/// Whether a head of NVMe multipath has a path left: before 5.15 or so it stays in
+/// sysfs while it is mounted, whatever became of its controllers.
+#[must_use]
+pub fn has_path(sys: &Path, major: u32, minor: u32) -> bool {
+    let node = fs::canonicalize(sys.join(format!("dev/block/{major}:{minor}")));
+    node.is_ok_and(|node| !nvme_paths(&node, &file_name(&node)).is_empty())
+}
+
 /// Path disks of a multipath head. They are hidden (no `dev` file): siblings
 /// under the same subsystem, or below its controllers, by their names.
 fn nvme_paths(node: &Path, head: &str) -> Vec<PathBuf> {

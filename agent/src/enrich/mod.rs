@@ -4,7 +4,7 @@
 //! [`DeviceInfo`]. The path side is pure; the device side reads sysfs only.
 
 pub mod device;
-mod hardware;
+pub(crate) mod hardware;
 pub mod mountinfo;
 pub mod path;
 

@@ -126,10 +126,11 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
             machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }
         Fault::LateError => {
-            write_back_after(100)?;
             fs::write(PAUSE_NOW, "")?;
             wait_until_gone(Path::new(PAUSE_NOW))?;
             machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
+            // Not before: what was written by then would be whole.
+            write_back_after(100)?;
         }
         Fault::FlushError => {
             let rule = Rule::on(RuleOp::Flush).errno(libc::EIO);

@@ -111,12 +111,19 @@ impl Watch {
         lines.get(first..).unwrap_or_default().to_vec()
     }
 
-    /// Whether it has told of this broker.
+    /// Whether it has told of this broker, and reads its log.
     pub fn knows_broker(&self, pid: u32) -> bool {
-        self.lines_from(0).iter().any(|line| {
-            let line: Value = serde_json::from_str(line).unwrap_or_default();
-            line["type"] == "broker" && line["pid"] == pid
-        })
+        let lines = self.lines_from(0);
+        let mut lines = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_broker = |line: &Value| line["type"] == "broker" && line["pid"] == pid;
+        let opens_log = |line: &Value| {
+            let text = line["text"].as_str().unwrap_or_default();
+            line["type"] == "notice" && text.starts_with("log of ") && text.ends_with(", opened")
+        };
+        // The log is opened after the broker is told of.
+        lines.any(|line| is_broker(&line)) && lines.any(|line| opens_log(&line))
     }
 
     /// The incidents among the lines from that one on.

@@ -245,8 +245,8 @@ pub const fn nvme_error_key(dev: u32, status: u16) -> u64 {
     (dev as u64) << 32 | (status & nvme_status::TYPE_AND_CODE) as u64
 }
 
-/// Key of HEADS: the name of an NVMe disk (its first 16 bytes, NUL-padded, as two
-/// little-endian words) without the controller's number, so that the head nvme0n1
+/// Key of HEADS: the name of an NVMe disk (its first 16 bytes, as two little-endian
+/// words; behind its NUL may be anything, see [`cut`]) without the controller's number, so that the head nvme0n1
 /// and its paths nvme0c1n1 and nvme0c2n1 have one key; 0 for any other disk. Words
 /// and shifts only, and no loop: a program may not index its stack on 5.10, whose
 /// verifier also refuses a loop whose end falls into its beginning.
@@ -259,12 +259,24 @@ pub const fn head_key(name: [u64; 2]) -> u64 {
         key: 0xcbf2_9ce4_8422_2325,
         is_controller: false,
     };
-    let step = step.next(name[0] >> 32).next(name[0] >> 40);
-    let step = step.next(name[0] >> 48).next(name[0] >> 56);
-    let step = step.next(name[1]).next(name[1] >> 8);
-    let step = step.next(name[1] >> 16).next(name[1] >> 24);
-    let step = step.next(name[1] >> 32).next(name[1] >> 40);
-    step.next(name[1] >> 48).next(name[1] >> 56).key
+    let (word, is_whole) = cut(name[0]);
+    let rest = if is_whole { 0 } else { cut(name[1]).0 };
+    let step = step.next(word >> 32).next(word >> 40);
+    let step = step.next(word >> 48).next(word >> 56);
+    let step = step.next(rest).next(rest >> 8);
+    let step = step.next(rest >> 16).next(rest >> 24);
+    let step = step.next(rest >> 32).next(rest >> 40);
+    step.next(rest >> 48).next(rest >> 56).key
+}
+
+/// A word of a name up to its NUL, and whether it has one. 5.10 copies the name of an
+/// NVMe path out of its stack, with what lay there behind it.
+#[inline(always)]
+const fn cut(word: u64) -> (u64, bool) {
+    // The lowest of these bits is the top one of the first byte that is 0.
+    let nul = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+    let below = !nul & nul.wrapping_sub(1);
+    (word & below, nul != 0)
 }
 
 /// FNV-1a over what is not the controller's number.
@@ -341,6 +353,26 @@ mod tests {
         assert_eq!(key("nvme0c0n1"), key("nvme0n1"));
         assert_eq!(key("nvme0c17n1"), key("nvme0n1"));
         assert_eq!(key("nvme12c345n67"), key("nvme12n67"));
+    }
+
+    /// Seen on 5.10, at some boots: no request of a path was known.
+    #[test]
+    fn what_lies_behind_a_name_does_not_count() {
+        for name in ["nvme0n1", "nvme0c0n1", "nvme1c17n2", "nvme12c345n6"] {
+            for garbage in [0x01, b'c', b'n', 0x80, 0xff] {
+                let mut bytes = [garbage; 16];
+                bytes[..name.len()].copy_from_slice(name.as_bytes());
+                bytes[name.len()] = 0;
+                let word = u128::from_le_bytes(bytes);
+                let words = [word as u64, (word >> 64) as u64];
+                assert_eq!(head_key(words), key(name), "{name}, {garbage:#x}");
+            }
+        }
+        let full = u128::from_le_bytes(*b"nvme1234567890n1");
+        assert_ne!(
+            head_key([full as u64, (full >> 64) as u64]),
+            key("nvme1234567890n")
+        );
     }
 
     #[test]

@@ -177,12 +177,20 @@ fn judge_files(states: &mut [HookState], seen: &Seen, refuted: &mut Vec<Refuted>
         .syncs
         .iter()
         .find(|sync| call.is_some_and(|call| sync.op == call.op && sync.arg0 == call.arg0));
-    let (Some(record), Some(state)) = (record, attached(states, hook)) else {
+    let Some(record) = record else {
         return;
     };
-    if record.nr_files <= u16::from(record.is_by_fd) {
+    // Without the event, the facts that lead from the descriptor can still be wrong.
+    let state = attached(states, hook);
+    let has_event = state.is_some();
+    if let Some(state) = &state
+        && record.nr_files <= u16::from(record.is_by_fd)
+    {
         let why = "attached but did not fire for a sync of its own".to_owned();
         refuted.push(Refuted::form(state, why));
+        return;
+    }
+    if !has_event && !record.is_by_fd {
         return;
     }
     let (file, name) = (
@@ -201,13 +209,16 @@ fn judge_files(states: &mut [HookState], seen: &Seen, refuted: &mut Vec<Refuted>
     if names.is_empty() && (!is_named || name.is_empty()) {
         names.extend(["file_f_path_dentry", "dentry_d_name_name"]);
     }
-    if fs == "xfs" {
+    if fs == "xfs" && has_event {
         let by_file = |name: &&str| *name == "file_f_inode" || *name == "file_f_path_dentry";
         for name in names.iter_mut().filter(|name| by_file(name)) {
             *name = "xfs_inode_i_vnode";
         }
     }
-    if record.is_by_fd && names.is_empty() {
+    if let Some(state) = &state
+        && record.is_by_fd
+        && names.is_empty()
+    {
         let why = "named no file of a sync of its own".to_owned();
         refuted.push(Refuted::form(state, why));
         return;
@@ -217,7 +228,9 @@ fn judge_files(states: &mut [HookState], seen: &Seen, refuted: &mut Vec<Refuted>
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {
-        "attached".clone_into(&mut state.state);
+        if let Some(state) = state {
+            "attached".clone_into(&mut state.state);
+        }
         return;
     }
     refuted.push(Refuted::Facts {

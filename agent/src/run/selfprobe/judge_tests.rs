@@ -147,6 +147,12 @@ fn a_wrong_file_refutes_the_facts_that_no_read_has_proven() {
     );
     wrong.fs = Some(("xfs".to_owned(), S_DEV));
     assert_eq!(verdict(&wrong).1, [""; 0], "no hook of xfs is attached");
+    wrong.syncs[0].is_by_fd = true;
+    assert_eq!(
+        verdict(&wrong).1,
+        [format!("file_f_inode inode_i_ino: {text}")],
+        "by its descriptor"
+    );
     // A file found by its descriptor is not the file system's word.
     let mut by_fd = seen();
     by_fd.syncs[0].is_by_fd = true;

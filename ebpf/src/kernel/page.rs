@@ -118,16 +118,15 @@ fn mapping_owner<M: Mem>(mapping: Addr) -> Owner {
     if mapping == 0 {
         return Owner::UNKNOWN;
     }
-    // Spares a read that may fault, and would count as a lost one; no bit may be
-    // taken from a typed pointer, whose faults read zero.
+    // Spares a read; no bit may be taken from a typed pointer.
     if !M::IS_TYPED && mapping & 3 != 0 {
         return Owner::UNKNOWN;
     }
-    let host = M::u64(mapping, fact!(address_space_host));
+    let host = M::guess(mapping, fact!(address_space_host));
     if host == 0 {
         return Owner::UNKNOWN;
     }
-    if M::u64(host, fact!(inode_i_mapping)) != mapping
+    if M::guess(host, fact!(inode_i_mapping)) != mapping
         && host + u64::from(fact!(inode_i_data)) != mapping
     {
         return Owner::UNKNOWN;

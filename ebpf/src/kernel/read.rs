@@ -17,6 +17,8 @@ pub trait Mem {
     const IS_TYPED: bool;
     /// Eight bytes at `base + offset`, 0 if unreadable.
     fn u64(base: Addr, offset: u32) -> u64;
+    /// The same of what may be no pointer at all: a fault is no loss.
+    fn guess(base: Addr, offset: u32) -> u64;
     /// Four bytes.
     fn u32(base: Addr, offset: u32) -> u32;
     /// Two bytes.
@@ -84,6 +86,19 @@ impl Mem for Probe {
         probe(base, offset)
     }
     #[inline(always)]
+    fn guess(base: Addr, offset: u32) -> u64 {
+        let mut value = 0_u64;
+        // SAFETY: the helper writes eight bytes to `value`, or zeroes them and fails.
+        unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut value).cast(),
+                size_of::<u64>() as u32,
+                (base + u64::from(offset)) as *const _,
+            );
+        }
+        value
+    }
+    #[inline(always)]
     fn u32(base: Addr, offset: u32) -> u32 {
         probe(base, offset)
     }
@@ -99,6 +114,11 @@ pub struct Typed;
 
 impl Mem for Typed {
     const IS_TYPED: bool = true;
+
+    #[inline(always)]
+    fn guess(base: Addr, offset: u32) -> u64 {
+        Self::u64(base, offset)
+    }
 
     #[inline(always)]
     fn u64(base: Addr, offset: u32) -> u64 {

@@ -29,6 +29,9 @@ pub struct BrokerConfig {
     pub heap: String,
     /// How long it may take to start.
     pub start_limit: Duration,
+    /// How long each of its tools may take; one gives up on a broker that does not
+    /// answer after a minute.
+    pub tool_limit: Duration,
 }
 
 /// When the broker flushes the partitions of a topic.
@@ -56,6 +59,7 @@ impl BrokerConfig {
             properties: Vec::new(),
             heap: "256m".to_owned(),
             start_limit: Duration::from_secs(60),
+            tool_limit: Duration::from_secs(90),
         }
     }
 

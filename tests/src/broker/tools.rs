@@ -12,9 +12,6 @@ use anyhow::Context;
 use super::Broker;
 use crate::proc;
 
-/// A tool gives up on a broker that does not answer after a minute.
-const TOOL_LIMIT: Duration = Duration::from_secs(90);
-
 /// What a producer is to do.
 #[derive(Clone, Debug)]
 pub struct ProduceConfig {
@@ -82,7 +79,8 @@ impl Broker {
             |path: &Path| File::create(path).with_context(|| format!("create {}", path.display()));
         command.stdout(create(&out)?).stderr(create(&err)?);
         let mut child = proc::spawn(command).with_context(|| format!("run {name}"))?;
-        let status = proc::wait(&mut child, TOOL_LIMIT)?;
+        let limit = self.config().tool_limit;
+        let status = proc::wait(&mut child, limit)?;
         if status.is_none() {
             proc::end(&mut child, libc::SIGKILL, Duration::ZERO)?;
         }
@@ -92,7 +90,7 @@ impl Broker {
             Some(status) => {
                 anyhow::bail!("run {name}: {status}: {}{}", read(&out), read(&err))
             }
-            None => anyhow::bail!("run {name}: no end after {TOOL_LIMIT:?}"),
+            None => anyhow::bail!("run {name}: no end after {limit:?}"),
         }
     }
 

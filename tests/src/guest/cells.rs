@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use super::expect::{self, Evidence};
+use super::broker::{self, Running};
+use super::expect::{self, BrokerTruth, Evidence};
 use super::fault::Fault;
 use super::hooks;
 use super::host::Host;
@@ -36,7 +37,10 @@ pub struct Machine {
     pub plan: Plan,
     kernel: String,
     arch: String,
-    lab: Lab,
+    /// Where a broker lives.
+    pub lab: Lab,
+    /// The broker, between two cells that have one.
+    pub broker: Option<Running>,
     watch: Option<Watch>,
     /// Causes that the running agent has been shown: a second of one kind would
     /// be taken for the same incident.
@@ -56,6 +60,7 @@ impl Machine {
             kernel,
             arch,
             lab: Lab::open()?,
+            broker: None,
             watch: None,
             shown: Vec::new(),
             nth_watch: 0,
@@ -78,6 +83,7 @@ impl Machine {
             let begin = Instant::now();
             let done = match fault {
                 Fault::BrokenFact => self.run_broken_fact(),
+                fault if fault.is_brokers() => broker::run_cell(self, fault),
                 _ => self.run_cell(fault),
             };
             let mut result = match done {
@@ -184,10 +190,28 @@ impl Machine {
         let flushes = writer.flushes()? + make::WARM_UP_FLUSHES;
         writer.wait_for_flushes(flushes, Duration::from_secs(60))?;
         let victim = log_dir.join("orders-0/00000000000000000000.log");
+        let pid = writer.pid();
+        self.play(fault, pid, &victim, move |_| {
+            let log = std::fs::read_to_string(writer.server_log()).unwrap_or_default();
+            let _ = writer.finish();
+            drop(writer);
+            Ok((log, None))
+        })
+    }
+
+    /// The fault, and what was said of it. In: who writes, the file that is hit, and
+    /// what ends the cell once the fault is over: it gives the writer's log.
+    pub fn play(
+        &mut self,
+        fault: Fault,
+        writer_pid: u32,
+        victim: &Path,
+        end: impl FnOnce(&mut Machine) -> anyhow::Result<(String, Option<BrokerTruth>)>,
+    ) -> anyhow::Result<CellResult> {
         let first_line = self.watch.as_ref().map_or(0, Watch::len);
         let known_requests = self.host.disk_log()?.len();
 
-        make::begin(self, fault, &victim)?;
+        make::begin(self, fault, victim)?;
         self.wait_for(make::answer_limit(fault), |watch| {
             expect::is_complete(fault, &watch.told_from(first_line))
         })?;
@@ -195,10 +219,7 @@ impl Machine {
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
         }
-        let server_log = std::fs::read_to_string(writer.server_log()).unwrap_or_default();
-        let writer_pid = writer.pid();
-        let _ = writer.finish();
-        drop(writer);
+        let (server_log, broker) = end(self)?;
 
         let truth = self.host.disk_log()?.split_off(known_requests);
         let lines = match &self.watch {
@@ -224,6 +245,7 @@ impl Machine {
             told,
             missing_hooks: missing_hooks(&lines),
             lost: lost_in(&lines),
+            broker,
         };
         make::restore(self, fault)?;
         let mut asserts = expect::compare(&evidence);
@@ -251,7 +273,7 @@ impl Machine {
 
     /// The agent for a cell: the one that runs, if it has not been shown such a
     /// fault yet.
-    fn start_watch(&mut self, fault: Fault) -> anyhow::Result<()> {
+    pub fn start_watch(&mut self, fault: Fault) -> anyhow::Result<()> {
         let kind = make::kind(fault);
         if self.watch.is_some() && !self.shown.contains(&kind) {
             self.shown.push(kind);
@@ -289,7 +311,7 @@ impl Machine {
     }
 
     /// Waits until the agent has said something; `false` if it did not in time.
-    fn wait_for(
+    pub fn wait_for(
         &mut self,
         limit: Duration,
         is_so: impl Fn(&Watch) -> bool,

@@ -2,8 +2,11 @@
 //! truth of a cell and the agent's incidents. Out: assertions. Pure: the guest
 //! collects, the tests make up.
 
+mod broker;
+
 use std::collections::BTreeMap;
 
+pub use self::broker::{BrokerTruth, Placed};
 use super::fault::Fault;
 use super::gaps;
 use super::protocol::{Assertion, Outcome};
@@ -52,6 +55,8 @@ pub struct Evidence {
     pub missing_hooks: Vec<String>,
     /// Events that the agent says it lost, by the time of the cell's end.
     pub lost: BTreeMap<String, u64>,
+    /// The broker, if the writer is a real one.
+    pub broker: Option<BrokerTruth>,
 }
 
 /// The answer that each fault must get.
@@ -65,10 +70,12 @@ struct Wanted {
 fn wanted(fault: Fault) -> Option<Wanted> {
     let (verdict, cause, also): (_, _, &[_]) = match fault {
         Fault::Healthy | Fault::BrokenFact => return None,
-        Fault::WriteError | Fault::LateError => ("CONFIRMED", "device-error", &[]),
+        Fault::WriteError | Fault::LateError | Fault::BrokerWriteError => {
+            ("CONFIRMED", "device-error", &[])
+        }
         // The journal's own flush may be the first that fails.
         Fault::FlushError => ("CONFIRMED", "device-error", &["journal"]),
-        Fault::Stall => ("STALLED", "device-stall", &[]),
+        Fault::Stall | Fault::BrokerHang => ("STALLED", "device-stall", &[]),
         Fault::NoSpace => ("CONFIRMED", "no-space", &[]),
         // To the sync, a reset is a device that holds its write.
         Fault::Reset => ("STALLED", "device-stall", &["device-reset"]),
@@ -104,7 +111,9 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
     let syncs = &answer.last.syncs;
     match fault {
         Fault::Healthy | Fault::BrokenFact => true,
-        Fault::Stall => answer.was_in_flight && syncs.iter().all(|sync| !sync.in_flight),
+        Fault::Stall | Fault::BrokerHang => {
+            answer.was_in_flight && syncs.iter().all(|sync| !sync.in_flight)
+        }
         Fault::Reset => syncs.iter().all(|sync| !sync.in_flight),
         Fault::LateError => syncs.iter().any(|sync| sync.told_late_by_ns.is_some()),
         Fault::FlushError | Fault::JournalError | Fault::Timeout | Fault::Removed => {
@@ -112,6 +121,9 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
         }
         Fault::WriteError => !answer.last.log_events.is_empty(),
         Fault::NoSpace => !answer.last.log_events.is_empty(),
+        Fault::BrokerWriteError => {
+            !answer.last.log_events.is_empty() && syncs.iter().any(|sync| sync.errno.is_some())
+        }
     }
 }
 
@@ -240,6 +252,8 @@ impl Sheet<'_> {
             // anything is told meanwhile says nothing about the agent.
             Fault::Reset => self.check_sync_file(&answer.last),
             Fault::Timeout | Fault::Removed => self.check_failed_sync(&answer.last),
+            Fault::BrokerWriteError => self.check_brokers_write_error(&answer.last),
+            Fault::BrokerHang => self.check_brokers_hang(answer),
         }
     }
 

@@ -33,12 +33,27 @@ pub enum Fault {
     Timeout,
     /// The device goes away
     Removed,
+    /// Under a real broker: the device holds a cache flush for long
+    BrokerHang,
+    /// Under a real broker: no file of a log directory can be written
+    BrokerWriteError,
 }
 
 impl Fault {
-    /// All, in their order.
+    /// Those of the matrix, in their order.
     pub fn all() -> &'static [Fault] {
-        Fault::value_variants()
+        let (all, _) = Fault::value_variants().split_at(Fault::value_variants().len() - 2);
+        all
+    }
+
+    /// Those under a real broker, in their order.
+    pub fn broker() -> &'static [Fault] {
+        &[Fault::BrokerHang, Fault::BrokerWriteError]
+    }
+
+    /// The log directory is a real broker's, not the writer's.
+    pub fn is_brokers(self) -> bool {
+        Fault::broker().contains(&self)
     }
 
     /// As it is typed, and named in tables.
@@ -55,6 +70,8 @@ impl Fault {
             Fault::JournalError => "journal-error",
             Fault::Timeout => "timeout",
             Fault::Removed => "removed",
+            Fault::BrokerHang => "broker-hang",
+            Fault::BrokerWriteError => "broker-write-error",
         }
     }
 
@@ -71,17 +88,20 @@ impl Fault {
             Fault::LateError | Fault::Reset => 120,
             Fault::Timeout => 240,
             Fault::Removed => 120,
+            // A JVM starts in up to a minute; each step is told.
+            Fault::BrokerHang | Fault::BrokerWriteError => 300,
             _ => 90,
         }
     }
 }
 
 /// Which of these faults go into which boot: as few boots as possible, a fatal
-/// one last in each.
+/// one last in each, those of a broker by themselves.
 pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     let mut faults = faults.to_vec();
     faults.sort();
     faults.dedup();
+    let (brokers, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_brokers());
     let (fatal, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_fatal());
     let mut boots: Vec<Vec<Fault>> = fatal.into_iter().map(|fault| vec![fault]).collect();
     if boots.is_empty() && !others.is_empty() {
@@ -90,6 +110,9 @@ pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     // The last boot's fatal one, a removal, takes the least time.
     if let Some(last) = boots.last_mut() {
         last.splice(0..0, others);
+    }
+    if !brokers.is_empty() {
+        boots.push(brokers);
     }
     boots
 }
@@ -100,7 +123,7 @@ mod tests {
 
     #[test]
     fn names_are_those_that_are_typed() {
-        for fault in Fault::all() {
+        for fault in Fault::value_variants() {
             let typed = fault.to_possible_value().unwrap();
             assert_eq!(typed.get_name(), fault.name());
             assert_eq!(
@@ -120,6 +143,15 @@ mod tests {
             let (_, before) = boot.split_last().unwrap();
             assert!(before.iter().all(|fault| !fault.is_fatal()));
         }
+    }
+
+    #[test]
+    fn those_of_a_broker_are_the_last_and_have_a_boot_of_their_own() {
+        let all: Vec<Fault> = [Fault::all(), Fault::broker()].concat();
+        assert_eq!(all, Fault::value_variants());
+        let boots = deal_boots(&all);
+        assert_eq!(boots.len(), deal_boots(Fault::all()).len() + 1);
+        assert_eq!(boots.last().map(Vec::as_slice), Some(Fault::broker()));
     }
 
     #[test]

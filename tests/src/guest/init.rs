@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::broker;
 use super::cells::Machine;
 use super::host::Host;
 use super::protocol::{FromGuest, PLAN_PATH, PORT, Plan};
@@ -25,6 +26,9 @@ fn run() -> anyhow::Result<()> {
     system::open_console();
     let text = std::fs::read_to_string(PLAN_PATH).with_context(|| format!("read {PLAN_PATH}"))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("parse {PLAN_PATH}"))?;
+    if plan.broker_disk.is_some() {
+        broker::set_environment();
+    }
     system::load_modules()?;
     let mut host = Host::open(&system::find_port(Path::new("/sys"), PORT)?)?;
     let (kernel, arch) = system::uname();

@@ -24,6 +24,9 @@ pub const STALL: &str = "3s";
 /// How long the disk holds a write in [`Fault::Stall`] and [`Fault::Reset`].
 const HELD_MS: u64 = 7000;
 
+/// How long it holds a flush in [`Fault::BrokerHang`].
+const BROKER_HELD_MS: u64 = 20_000;
+
 /// How long a healthy writer is watched.
 pub const HEALTHY_TIME: Duration = Duration::from_secs(4);
 
@@ -47,14 +50,15 @@ const LATE_MS: u64 = 7000;
 pub fn kind(fault: Fault) -> &'static str {
     match fault {
         Fault::Healthy | Fault::BrokenFact => "nothing",
-        Fault::Stall | Fault::Reset => "stall",
+        Fault::Stall | Fault::Reset | Fault::BrokerHang => "stall",
         Fault::NoSpace => "no-space",
         Fault::WriteError
         | Fault::LateError
         | Fault::FlushError
         | Fault::JournalError
         | Fault::Timeout
-        | Fault::Removed => "error",
+        | Fault::Removed
+        | Fault::BrokerWriteError => "error",
     }
 }
 
@@ -99,7 +103,7 @@ pub fn answer_limit(fault: Fault) -> Duration {
         Fault::JournalError => 30,
         Fault::LateError | Fault::Stall | Fault::Reset => 30,
         Fault::Timeout => 120,
-        Fault::Removed => 60,
+        Fault::Removed | Fault::BrokerHang | Fault::BrokerWriteError => 60,
     })
 }
 
@@ -172,6 +176,17 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
                 std::thread::spawn(move || fs::write(remove, "1"));
             }
         },
+        // As `xtask demo hang` and `eio` do it.
+        Fault::BrokerHang => {
+            let rule = Rule::on(RuleOp::Flush).delay_ms(BROKER_HELD_MS).count(1);
+            machine.host.inject(&[rule])?;
+        }
+        Fault::BrokerWriteError => {
+            // Metadata and journal are packed at the front: behind them are files.
+            let (_, last) = read_journal_sectors(machine)?;
+            let rule = write().errno(libc::EIO).sectors(last + 1, u64::MAX);
+            machine.host.inject(&[rule])?;
+        }
     }
     Ok(())
 }

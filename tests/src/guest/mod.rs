@@ -4,12 +4,13 @@
 //! `fault` lists what is done to a disk, `protocol` are the lines both ways,
 //! `base64` carries files in them, `host` is the guest's end of the line.
 //! `init` is process 1, `system` what it owes the machine, `cells` runs the plan,
-//! `watch` is the agent over a writer, `make` makes the faults, `journal` finds
-//! where one goes. `expect` says what must be told of them, `gaps` what cannot, `hooks` what
+//! `watch` is the agent over a writer, `broker` a real broker in its place, `make`
+//! makes the faults, `journal` finds where one goes. `expect` says what must be told of them, `gaps` what cannot, `hooks` what
 //! `check` must say.
 //! The host's side is in xtask.
 
 pub mod base64;
+pub mod broker;
 pub mod cells;
 pub mod expect;
 pub mod fault;

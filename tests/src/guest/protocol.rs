@@ -38,6 +38,10 @@ pub struct Plan {
     pub fs: FsKind,
     /// The disk whose backing fails on demand.
     pub disk: PlanDisk,
+    /// The disk with a JVM and a broker's jars, laid out as [`super::broker`] says,
+    /// if cells need one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker_disk: Option<String>,
     /// Further arguments of every run of the agent (`--avoid-form …`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agent_args: Vec<String>,

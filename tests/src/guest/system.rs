@@ -44,6 +44,15 @@ pub fn mount_all() -> anyhow::Result<()> {
 
 /// Mounts a file system.
 pub fn mount(source: &str, target: &Path, kind: &str) -> io::Result<()> {
+    mount_with(source, target, kind, 0)
+}
+
+/// The same, of a device that cannot be written.
+pub fn mount_read_only(source: &str, target: &Path, kind: &str) -> io::Result<()> {
+    mount_with(source, target, kind, libc::MS_RDONLY)
+}
+
+fn mount_with(source: &str, target: &Path, kind: &str, flags: libc::c_ulong) -> io::Result<()> {
     let source = CString::new(source)?;
     let target = CString::new(target.as_os_str().as_encoded_bytes())?;
     let kind = CString::new(kind)?;
@@ -53,7 +62,7 @@ pub fn mount(source: &str, target: &Path, kind: &str) -> io::Result<()> {
             source.as_ptr(),
             target.as_ptr(),
             kind.as_ptr(),
-            0,
+            flags,
             std::ptr::null(),
         )
     };
@@ -62,6 +71,23 @@ pub fn mount(source: &str, target: &Path, kind: &str) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Makes 127.0.0.1 answer.
+pub fn bring_up_loopback() -> anyhow::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
+    // SAFETY: an interface's request is plain data, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request outlives the call and names an interface.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
+    if done == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error()).context("bring up lo")
 }
 
 /// Unmounts, waiting a little for processes that are just ending.

@@ -48,6 +48,8 @@ pub struct Job {
     pub fs: FsKind,
     /// The cells; none: only `check`.
     pub faults: Vec<Fault>,
+    /// The image with a broker, if the cells need one.
+    pub broker_disk: Option<PathBuf>,
     /// Further arguments of every run of the agent.
     pub agent_args: Vec<String>,
     /// Keep captures of passed cells.
@@ -84,7 +86,8 @@ pub fn run(
     let initramfs = dir.join("initramfs");
     fs::write(&initramfs, pack(image, programs, job)?).context("write the initramfs")?;
     let disk = GuestDisk::serve(lab, &dir, job.fs)?;
-    let mut machine = Machine::start(lab, &dir, image, &initramfs, &disk.file())?;
+    let broker_disk = job.broker_disk.as_deref();
+    let mut machine = Machine::start(lab, &dir, image, &initramfs, &disk.file(), broker_disk)?;
     let stream = machine.connect()?;
     let mut guest = Guest {
         disk: &disk,
@@ -115,6 +118,8 @@ fn pack(image: &Image, programs: &Programs, job: &Job) -> anyhow::Result<Vec<u8>
             serial: qemu::SERIAL.to_owned(),
             qemu_id: Some(qemu::DISK_ID.to_owned()),
         },
+        // The only virtio disk.
+        broker_disk: job.broker_disk.as_ref().map(|_| "vda".to_owned()),
         agent_args: job.agent_args.clone(),
         keep_all: job.keep_all,
     };

@@ -15,7 +15,7 @@ use crate::arch::Arch;
 use crate::process::run;
 
 /// Begins the name of a kernel that is being unpacked; the process's id follows.
-const PART: &str = ".part-";
+pub const PART: &str = ".part-";
 
 /// A kernel.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ fn unpack(archive: &Archive, found: &Found, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// What runs that were killed have left half unpacked.
-fn remove_leftovers(folder: &Path, proc: &Path) {
+pub fn remove_leftovers(folder: &Path, proc: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(PART));

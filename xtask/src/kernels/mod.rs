@@ -4,12 +4,14 @@
 //!
 //! `list` says which kernels, `archive` fetches them, `image` and `modules` unpack
 //! them, `initramfs` packs what a guest runs, `disk` and `qemu` are its machine,
+//! `broker` is a disk with Kafka for cells under it,
 //! `boot` sees one boot through, `work` deals the boots to a few machines at a
 //! time, `table` and `page` show what came out. What a guest does is in the tests'
 //! crate (`guest`).
 
 mod archive;
 mod boot;
+mod broker;
 mod disk;
 mod image;
 mod initramfs;
@@ -82,6 +84,7 @@ pub fn subset() -> anyhow::Result<table::Outcome> {
         fs: vec![FsKind::Ext4],
         fault: vec![Fault::WriteError, Fault::LateError],
         check: false,
+        broker: false,
         avoid_form: Vec::new(),
         vms: 2,
         resume: false,
@@ -100,10 +103,22 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     if !Path::new("/dev/fuse").exists() {
         return Err(Obstacle::NoFuse.into());
     }
-    let kernels = list::pick(&known_kernels()?, &args.kernel)?;
-    let archs = or_all(&args.arch, &Arch::ALL);
-    let file_systems = or_all(&args.fs, &[FsKind::Ext4, FsKind::Xfs]);
-    let faults = or_all(&args.fault, Fault::all());
+    let mut known = known_kernels()?;
+    if args.broker && args.kernel.is_empty() {
+        known.retain(|kernel| kernel.is_ci);
+    }
+    let kernels = list::pick(&known, &args.kernel)?;
+    let (all_archs, all_fs, all_faults) = match args.broker {
+        true => (&[Arch::HOST][..], &[FsKind::Ext4][..], Fault::broker()),
+        false => (
+            &Arch::ALL[..],
+            &[FsKind::Ext4, FsKind::Xfs][..],
+            Fault::all(),
+        ),
+    };
+    let archs = or_all(&args.arch, all_archs);
+    let file_systems = or_all(&args.fs, all_fs);
+    let faults = or_all(&args.fault, all_faults);
     let cache = setup::cache()?.join("kernels");
     // First of all: without it QEMU cannot be had either.
     let archives: Vec<Archive> = archs
@@ -112,6 +127,10 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
         .collect::<anyhow::Result<_>>()?;
     setup::packages(Need::KERNELS)?;
     setup::qemu()?;
+    let broker_disk = match faults.iter().any(|fault| fault.is_brokers()) {
+        true => Some(broker::disk(&cache, &archs)?),
+        false => None,
+    };
     let mut boots = Vec::new();
     let agent_args: Vec<String> = args
         .avoid_form
@@ -147,15 +166,20 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
                 } else {
                     deal_boots(&wanted)
                 };
-                boots.extend(deals.into_iter().map(|faults| Boot {
-                    image: image.clone(),
-                    programs: programs.len(),
-                    job: Job {
-                        fs: *fs,
-                        faults,
-                        agent_args: agent_args.clone(),
-                        keep_all: args.keep,
-                    },
+                boots.extend(deals.into_iter().map(|faults| {
+                    Boot {
+                        image: image.clone(),
+                        programs: programs.len(),
+                        job: Job {
+                            fs: *fs,
+                            broker_disk: broker_disk
+                                .clone()
+                                .filter(|_| faults.iter().any(|fault| fault.is_brokers())),
+                            faults,
+                            agent_args: agent_args.clone(),
+                            keep_all: args.keep,
+                        },
+                    }
                 }));
             }
         }
@@ -170,7 +194,7 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     drop(lab);
     table::print(&outcome, args.json)?;
     let is_whole = args.kernel.is_empty() && archs.len() == 2 && file_systems.len() == 2;
-    let is_whole = is_whole && args.avoid_form.is_empty();
+    let is_whole = is_whole && args.avoid_form.is_empty() && !args.broker;
     if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
         let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
         page::write(&kernels, &archs, &file_systems, &stores)?;

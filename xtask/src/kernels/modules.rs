@@ -11,9 +11,9 @@ use anyhow::{Context, bail};
 
 /// Without these a cell cannot be played; many are built into the kernel.
 const REQUIRED: [&str; 5] = ["virtio_pci", "virtio_console", "nvme", "ext4", "xfs"];
-/// Loaded first where they are modules: libcrc32c asks for them by a name that
-/// only modprobe can resolve.
-const OPTIONAL: [&str; 2] = ["crc32c_generic", "crc32c_intel"];
+/// Loaded first where they are modules: libcrc32c asks for crc32c by a name that
+/// only modprobe can resolve, and a broker comes on a virtio disk.
+const OPTIONAL: [&str; 3] = ["crc32c_generic", "crc32c_intel", "virtio_blk"];
 
 /// A module, ready to load.
 #[derive(Debug)]

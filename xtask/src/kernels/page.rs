@@ -5,8 +5,9 @@ use std::fs;
 
 use anyhow::{Context, bail};
 use fsyncscope_tests::faultdisk::FsKind;
+use fsyncscope_tests::guest::broker::VERSION;
 use fsyncscope_tests::guest::fault::Fault;
-use fsyncscope_tests::guest::protocol::Outcome as CellOutcome;
+use fsyncscope_tests::guest::protocol::{CellResult, Outcome as CellOutcome};
 use serde_json::Value;
 
 use super::list::Kernel;
@@ -72,17 +73,11 @@ fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
             let cell = stored.cells.iter().find(|cell| cell.id == *fault);
             let shown = cell.map_or("not run", |cell| word(cell.outcome));
             text.push_str(&format!(" {shown} |"));
-            if let Some(cell) = cell.filter(|cell| cell.outcome != CellOutcome::Passed) {
-                reasons.push(format!(
-                    "| {head} | {} | {} | {} |",
-                    fault.name(),
-                    shown,
-                    cell_text(&cell.why)
-                ));
-            }
+            reasons.extend(cell.and_then(|cell| reason(&head, cell)));
         }
         text.push('\n');
     }
+    text.push_str(&render_brokers(results, &mut reasons));
     if !reasons.is_empty() {
         text.push_str("\n## Not passed\n\n| kernel | arch | fs | fault | | why |\n|---|---|---|---|---|---|\n");
         for reason in reasons {
@@ -95,11 +90,46 @@ fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
     text
 }
 
+/// What is to be said of a cell that did not pass.
+fn reason(head: &str, cell: &CellResult) -> Option<String> {
+    let (name, shown) = (cell.id.name(), word(cell.outcome));
+    let is_said = cell.outcome != CellOutcome::Passed;
+    is_said.then(|| format!("| {head} | {name} | {shown} | {} |", cell_text(&cell.why)))
+}
+
+/// A row for each boot with a real broker; nothing if there was none.
+fn render_brokers(results: &[(Arch, FsKind, Stored)], reasons: &mut Vec<String>) -> String {
+    let mut rows = String::new();
+    for (arch, fs, stored) in results {
+        let cell = |fault| stored.cells.iter().find(|cell| cell.id == fault);
+        let cells = [Fault::BrokerWriteError, Fault::BrokerHang].map(cell);
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        let head = format!("{} | {} | {}", stored.release, arch.name(), fs.name());
+        let shown = cells.map(|cell| cell.map_or("not run", |cell| word(cell.outcome)));
+        rows.push_str(&format!("| {head} | {} |\n", shown.join(" | ")));
+        reasons.extend((cells.into_iter().flatten()).filter_map(|cell| reason(&head, cell)));
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "\n## A real broker in the machine\n\n\
+         Kafka {} on the NVMe disk, by `cargo xtask kernels --broker`, with what `cargo\n\
+         xtask demo eio` and `hang` assert, and NVMe status and sector.\n\n\
+         | kernel | arch | fs | broker: write error | broker: hang |\n\
+         |---|---|---|---|---|\n{rows}",
+        VERSION.number()
+    )
+}
+
 /// How many cells came out how; a matrix that is not whole says so.
 fn summarize(results: &[(Arch, FsKind, Stored)]) -> String {
     let total = results.len() * Fault::all().len();
     let count = |outcome| {
         let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
+        let cells = cells.filter(|cell| !cell.id.is_brokers());
         cells.filter(|cell| cell.outcome == outcome).count()
     };
     let [passed, gaps, failed] = [
@@ -181,7 +211,6 @@ fn short(release: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fsyncscope_tests::guest::protocol::CellResult;
     use serde_json::json;
 
     #[test]
@@ -217,5 +246,30 @@ mod tests {
         let said =
             format!("0 passed, 1 are gaps with a reason, 0 failed, {rest} have not been run.");
         assert!(text.contains(&said), "{text}");
+        assert!(!text.contains("real broker in"), "{text}");
+    }
+
+    #[test]
+    fn boots_with_a_broker_have_a_table_of_their_own() {
+        let cell = CellResult {
+            id: Fault::BrokerHang,
+            outcome: CellOutcome::Failed,
+            asserts: Vec::new(),
+            why: "device: none instead of nvme0n1".into(),
+            took_ms: 1,
+            said: Vec::new(),
+        };
+        let stored = Stored {
+            release: "6.12.1".into(),
+            check: None,
+            cells: vec![cell],
+        };
+        let results = [(Arch::X86_64, FsKind::Ext4, stored)];
+        let text = render("2026-11-25", &results);
+        let row = "| 6.12.1 | x86_64 | ext4 | not run | FAILED |\n";
+        assert!(text.contains(row), "{text}");
+        let why = "| broker-hang | FAILED | device: none instead of nvme0n1 |";
+        assert!(text.contains(why), "{text}");
+        assert!(text.contains("0 failed,"), "{text}");
     }
 }

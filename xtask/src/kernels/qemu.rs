@@ -39,10 +39,12 @@ impl Machine {
         image: &Image,
         initramfs: &Path,
         disk: &Path,
+        broker_disk: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let mut command = lab.command(program(image.arch));
         command
             .args(arguments(dir, image, initramfs, disk))
+            .args(broker_disk.map(broker_arguments).unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(dir.join("qemu.log"))?);
@@ -167,6 +169,24 @@ fn arguments(dir: &Path, image: &Image, initramfs: &Path, disk: &Path) -> Vec<St
         arguments.extend(pair.map(str::to_owned));
     }
     arguments
+}
+
+/// A JVM and its disk beside what any guest has: the last `-m` counts.
+fn broker_arguments(disk: &Path) -> Vec<String> {
+    let drive = format!(
+        "file={},if=none,id=drive1,format=raw,readonly=on",
+        disk.display()
+    );
+    [
+        "-m",
+        "2048",
+        "-drive",
+        &drive,
+        "-device",
+        "virtio-blk-pci,drive=drive1",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// QEMU's version, or why it cannot be used.

@@ -313,6 +313,7 @@ mod tests {
         let job = Job {
             fs: FsKind::Ext4,
             faults: vec![Fault::Healthy, Fault::Stall],
+            broker_disk: None,
             agent_args: Vec::new(),
             keep_all: false,
         };

@@ -6,13 +6,16 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fsyncscope_tests::faultdisk::{FaultDisk, FsKind, Rule, RuleOp, TruthRequest};
 use fsyncscope_tests::lab::Lab;
+use fsyncscope_tests::proc;
 use fsyncscope_tests::writer::{Bystander, ExtraSyncs, Writer, WriterConfig};
 use serde_json::Value;
 
@@ -278,4 +281,26 @@ fn the_summary_counts_every_call_of_the_writer() {
         assert_eq!(sum(op, "errors"), calls.failed, "{op}: {rows:#?}");
     }
     assert_eq!(counts.ops.len(), 5, "{counts:?}");
+}
+
+#[test]
+fn a_signal_is_an_end_in_order_from_the_moment_that_it_is_attached() {
+    let mut agent = Command::new(binary())
+        .args(["watch", "--json", "--pid", &std::process::id().to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(agent.stderr.take().unwrap());
+    let mut said = stderr.lines().map_while(Result::ok);
+    assert!(said.any(|line| line == "fsyncscope: attached"));
+    proc::signal(agent.id(), libc::SIGINT).unwrap();
+    let mut printed = String::new();
+    let mut stdout = agent.stdout.take().unwrap();
+    stdout.read_to_string(&mut printed).unwrap();
+    let status = proc::wait(&mut agent, LIMIT).unwrap();
+    assert_eq!(status.and_then(|status| status.signal()), None);
+    let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(last["type"], "stopped", "{printed}");
+    assert_eq!(last["why"], "interrupted", "{printed}");
 }

@@ -9,7 +9,7 @@ use crate::{
     export::{Exporter, bind, serve},
     judge::exit_code,
     messages::say,
-    run::{live::Live, source::LiveSource, start, watch::shutdown},
+    run::{live::Live, source::LiveSource, start, watch::Ending},
 };
 
 /// Runs; returns the exit code.
@@ -20,6 +20,7 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
     // First what fails for the plainest reason.
     let listener = bind(options.listen).await?;
     let attached = start::attach(&config)?;
+    let ending = Ending::listen()?;
     say("fsyncscope: attached");
     let emit = Box::new(|output: &Output| {
         if let Output::Incident(incident) = output {
@@ -48,7 +49,7 @@ pub async fn export(options: &Export, config: Config) -> anyhow::Result<u8> {
     let server = tokio::spawn(serve(listener, exporter, async {
         let _ = stop_rx.await;
     }));
-    let outcome = live.run(shutdown(None)).await;
+    let outcome = live.run(ending.wait(None)).await;
     let _ = stop_tx.send(());
     let _ = server.await;
     let outcome = outcome?;

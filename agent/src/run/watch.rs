@@ -4,6 +4,7 @@
 use std::{cell::RefCell, path::Path, rc::Rc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     capture::CaptureEncoder,
@@ -48,6 +49,7 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
         None => None,
     };
     let attached = start::attach(&config)?;
+    let ending = Ending::listen()?;
     say("fsyncscope: attached");
     let record = recorder.clone().map(|recorder| -> Record {
         Box::new(move |stamped| {
@@ -67,7 +69,7 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
     let (live, _shared) = Live::new(config, attached, emit, record);
     let ended = async {
         tokio::select! {
-            why = shutdown(options.duration) => why,
+            why = ending.wait(options.duration) => why,
             () = printed.reader_gone() => "nobody reads the output",
         }
     };
@@ -130,25 +132,38 @@ async fn finish_recorder(recorder: Rc<RefCell<Recorder>>, path: &Path) {
     }
 }
 
-/// Ready at Ctrl-C, SIGTERM, or after `duration`; says which.
-pub async fn shutdown(duration: Option<Duration>) -> &'static str {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
+/// What asks a run to end. Made before anybody is told that it runs: from then on a
+/// signal is an end in order.
+pub struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ending {
+    /// Listens to SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// When the handlers cannot be set.
+    pub fn listen() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("listen to signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one of them, or for so long. Out: why it ends.
+    pub async fn wait(mut self, duration: Option<Duration>) -> &'static str {
+        let over = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
             }
-            Err(_) => std::future::pending().await,
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+            () = over => "duration is over",
         }
-    };
-    let over = async {
-        match duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => "interrupted",
-        () = terminated => "terminated",
-        () = over => "duration is over",
     }
 }

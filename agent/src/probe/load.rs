@@ -9,7 +9,10 @@ use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel,
     maps::{MapData, RingBuf},
-    programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint},
+    programs::{
+        BtfTracePoint, FEntry, FExit, ProgramError, ProgramType, RawTracePoint, TracePoint,
+    },
+    sys::{BpfHelper, is_helper_supported},
 };
 use fsyncscope_abi::{facts::Facts, span::span_pages};
 
@@ -95,6 +98,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         wait_span_pages,
         watch_all: u32::from(options.is_all),
         detail: options.detail.code(),
+        has_typed_task: u32::from(has_typed_task()),
         ..resolved.facts
     };
     let mut ebpf = EbpfLoader::new()
@@ -153,6 +157,13 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         late: Late::new(ebpf, facts, options, waiting),
         logger,
     })
+}
+
+/// Whether the programs may read the running task by plain loads. Where that cannot
+/// be found out, they read it by a helper.
+fn has_typed_task() -> bool {
+    let helper = BpfHelper::BPF_FUNC_get_current_task_btf;
+    is_helper_supported(ProgramType::TracePoint, helper).unwrap_or(false)
 }
 
 /// From when on the flight recorder keeps a request or a wait: a hundredth of a

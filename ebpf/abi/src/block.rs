@@ -246,10 +246,11 @@ pub const fn nvme_error_key(dev: u32, status: u16) -> u64 {
 }
 
 /// Key of HEADS: the name of an NVMe disk (its first 16 bytes, as two little-endian
-/// words; behind its NUL may be anything, see [`cut`]) without the controller's number, so that the head nvme0n1
-/// and its paths nvme0c1n1 and nvme0c2n1 have one key; 0 for any other disk. Words
-/// and shifts only, and no loop: a program may not index its stack on 5.10, whose
-/// verifier also refuses a loop whose end falls into its beginning.
+/// words; behind its NUL may be anything, see [`cut`]) without the controller's
+/// number, so that the head nvme0n1 and its paths nvme0c1n1 and nvme0c2n1 have one
+/// key; 0 for any other disk. Words and shifts only, and no loop: a program may not
+/// index its stack on 5.10, whose verifier also refuses a loop whose end falls into
+/// its beginning.
 #[inline(always)]
 pub const fn head_key(name: [u64; 2]) -> u64 {
     if name[0] as u32 != u32::from_le_bytes(*b"nvme") {

@@ -147,6 +147,8 @@ pub struct Facts {
     pub dentry_d_inode: u32,
     /// dentry.d_name.name
     pub dentry_d_name_name: u32,
+    /// dentry.d_name.hash
+    pub dentry_d_name_hash: u32,
     /// dentry.d_u.d_alias (hlist_node), for container_of
     pub dentry_d_alias: u32,
     // direct I/O
@@ -210,6 +212,8 @@ pub struct Facts {
     pub task_run_delay: u32,
     /// One of [`detail`]
     pub detail: u32,
+    /// Nonzero: the helper bpf_get_current_task_btf exists (5.11 and later)
+    pub has_typed_task: u32,
     /// Zero
     pub pad: u32,
 }
@@ -275,6 +279,7 @@ impl Facts {
             dentry_d_parent: UNKNOWN,
             dentry_d_inode: UNKNOWN,
             dentry_d_name_name: UNKNOWN,
+            dentry_d_name_hash: UNKNOWN,
             dentry_d_alias: UNKNOWN,
             iomap_dio_iocb: UNKNOWN,
             kiocb_ki_filp: UNKNOWN,
@@ -302,6 +307,7 @@ impl Facts {
             task_flags: UNKNOWN,
             task_run_delay: UNKNOWN,
             detail: detail::FULL,
+            has_typed_task: 0,
             pad: 0,
         }
     }

@@ -14,27 +14,29 @@
 
 use aya_ebpf::{
     bindings::BPF_ANY,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use fsyncscope_abi::{
     facts::detail,
-    keys::{InodeKey, SLOT_NONE, Target},
+    keys::{InodeKey, Target},
     sync::{AFTER_ERROR, BY_FD, InodeCounters, SyncState, op},
 };
 
 use crate::{
     hooks::{
         places::{recall, remember},
-        sync::{close, open, target_of},
+        sync::{begun, close, open, target_of},
     },
     kernel::{
         fact,
         fd::file_of_fd,
-        file::{dentry_of_inode, key_of, place_of, read_names, root_of, watched_root_of},
+        file::{
+            dentry_of_inode, is_new_place, key_of, place_of, read_names, root_of, watched_root_of,
+        },
         read::{Addr, Mem, Probe, Typed},
-        task::{is_kernel_thread, run_delay_ns},
+        task::is_kernel_thread,
     },
     maps::{FILESYSTEMS, INODES, NAMES, OPS, SCRATCH_NAMES, add_inode, epoch},
 };
@@ -96,7 +98,7 @@ pub fn reach_by_fd(state: &mut SyncState) {
 #[inline(never)]
 fn first_seen(state: &mut SyncState, key: &InodeKey, now_epoch: u16) {
     let dentry = state.dentry;
-    let (parent, name_hash) = place_of::<Probe>(dentry);
+    let place = place_of::<Probe>(dentry);
     let root = root_of(dentry, key.s_dev);
     state.root = root;
     let mut known = INODES.get_ptr_mut(key);
@@ -106,10 +108,9 @@ fn first_seen(state: &mut SyncState, key: &InodeKey, now_epoch: u16) {
     if let Some(known) = known {
         // SAFETY: a live map value; both writers of these fields write the same.
         unsafe {
+            is_new_place(&mut *known, place);
             (*known).root = root;
             (*known).root_epoch = now_epoch;
-            (*known).parent = parent;
-            (*known).name_hash = name_hash;
         }
     }
     if let Some(names) = SCRATCH_NAMES.get_ptr_mut(0) {
@@ -211,18 +212,7 @@ fn open_unannounced<M: Mem>(file: Addr) -> bool {
     } else {
         op::DSYNC
     };
-    open(&SyncState {
-        // SAFETY: the helper has no preconditions.
-        enter_ns: unsafe { bpf_ktime_get_ns() },
-        pid_tgid,
-        root: SLOT_NONE,
-        broker: target.broker,
-        op,
-        flags: target.flags as u8,
-        target_epoch: epoch(),
-        run_delay_ns: run_delay_ns(),
-        ..SyncState::default()
-    });
+    open(&begun(op, pid_tgid, target, epoch()));
     true
 }
 

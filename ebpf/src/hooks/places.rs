@@ -84,7 +84,13 @@ fn index_of(key: &InodeKey) -> u32 {
 /// INODES is asked.
 #[inline(always)]
 pub fn mark(key: &InodeKey) {
-    mark_at(index_of(key));
+    if fact!(detail) == detail::FULL {
+        return;
+    }
+    if let Some(place) = PLACES.get_ptr_mut(index_of(key)) {
+        // SAFETY: a live map value. All who write, write 1.
+        unsafe { (*place).is_counted = 1 };
+    }
 }
 
 /// The same from within a long chain of calls: the map's key lies on a stack of its
@@ -92,15 +98,4 @@ pub fn mark(key: &InodeKey) {
 #[inline(never)]
 pub fn mark_apart(ino: u64, s_dev: u32) {
     mark(&InodeKey { ino, s_dev, pad: 0 });
-}
-
-#[inline(always)]
-fn mark_at(index: u32) {
-    if fact!(detail) == detail::FULL {
-        return;
-    }
-    if let Some(place) = PLACES.get_ptr_mut(index) {
-        // SAFETY: a live map value. All who write, write 1.
-        unsafe { (*place).is_counted = 1 };
-    }
 }

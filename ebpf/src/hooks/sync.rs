@@ -67,20 +67,15 @@ fn enter(op: u8, arg0: u64, arg1: u64, arg2: u64) {
             if state.enter_ns != 0 {
                 lost(Loss::LostExit);
             }
+            let target = Target {
+                broker: state.broker,
+                flags: u16::from(state.flags) & target_flags::EMIT_ALL,
+            };
             *state = SyncState {
-                // SAFETY: the helper has no preconditions.
-                enter_ns: unsafe { bpf_ktime_get_ns() },
-                pid_tgid,
                 arg0,
                 arg1,
                 arg2,
-                root: SLOT_NONE,
-                broker: state.broker,
-                op,
-                flags: state.flags & target_flags::EMIT_ALL as u8,
-                target_epoch: now_epoch,
-                run_delay_ns: run_delay_ns(),
-                ..SyncState::default()
+                ..begun(op, pid_tgid, target, now_epoch)
             };
             if op::is_silent(op) {
                 reach_by_fd(state);
@@ -105,20 +100,28 @@ fn enter_first(op: u8, arg0: u64, arg1: u64, arg2: u64) {
         return;
     };
     open(&SyncState {
-        // SAFETY: the helper has no preconditions.
-        enter_ns: unsafe { bpf_ktime_get_ns() },
-        pid_tgid,
         arg0,
         arg1,
         arg2,
+        ..begun(op, pid_tgid, target, epoch())
+    });
+}
+
+/// A sync that begins now.
+#[inline(always)]
+pub fn begun(op: u8, pid_tgid: u64, target: Target, target_epoch: u16) -> SyncState {
+    SyncState {
+        // SAFETY: the helper has no preconditions.
+        enter_ns: unsafe { bpf_ktime_get_ns() },
+        pid_tgid,
         root: SLOT_NONE,
         broker: target.broker,
         op,
         flags: target.flags as u8,
-        target_epoch: epoch(),
+        target_epoch,
         run_delay_ns: run_delay_ns(),
         ..SyncState::default()
-    });
+    }
 }
 
 /// This thread is in a sync from now on.

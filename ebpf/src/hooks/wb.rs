@@ -22,7 +22,7 @@ use crate::{
     hooks::{files::open_sync, places::mark},
     kernel::{
         fact,
-        file::{dentry_of_inode, key_of, read_names, root_of},
+        file::{dentry_of_inode, is_new_place, key_of, place_of, read_names, root_of},
         read::{Mem as _, Probe},
     },
     maps::{FILESYSTEMS, INODES, RING, add_inode, lost},
@@ -52,6 +52,10 @@ pub fn filemap_set_wb_err(ctx: RawTracePointContext) -> i32 {
     };
     // SAFETY: a live map value; a race between two CPUs sends a record twice.
     let known = unsafe { &mut *known };
+    if is_new_place(known, place_of::<Probe>(dentry)) {
+        // Its directory is looked up again.
+        known.root_epoch = 0;
+    }
     if known.wb_err == errseq {
         return 0;
     }

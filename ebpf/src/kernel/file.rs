@@ -2,7 +2,11 @@
 //! directory that it lies under.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
-use fsyncscope_abi::keys::{InodeKey, NAME_DEPTH, NAME_LEN, Names, SLOT_NONE};
+use fsyncscope_abi::{
+    block::InodeState,
+    facts::UNKNOWN,
+    keys::{InodeKey, NAME_DEPTH, NAME_LEN, Names, SLOT_NONE},
+};
 
 use crate::{
     kernel::{
@@ -15,9 +19,6 @@ use crate::{
 /// How many directories above a file are looked at for a watched one: a
 /// directory itself, its files, files of its children, and one more.
 const ROOT_DEPTH: usize = 4;
-
-/// Offset of `qstr.name`, behind the hash and the length.
-const QSTR_NAME: u32 = 8;
 
 /// Identity of an inode.
 #[inline(always)]
@@ -44,17 +45,29 @@ pub fn dentry_of_inode(inode: Addr) -> Addr {
     node.wrapping_sub(u64::from(fact!(dentry_d_alias)))
 }
 
+/// Takes note of where a file stands. True if it did not stand there before: another
+/// one has taken its number, or it was renamed. What was told of the one is not told
+/// of the other.
+#[inline(always)]
+pub fn is_new_place(known: &mut InodeState, (parent, name_hash): (Addr, u32)) -> bool {
+    if known.parent == parent && known.name_hash == name_hash {
+        return false;
+    }
+    (known.parent, known.name_hash) = (parent, name_hash);
+    known.wb_err = 0;
+    true
+}
+
 /// The parent and the name of a dentry, by their address and their hash; 0 without a
-/// dentry. `hash` is the first word of a `struct qstr`, eight bytes before `name`
-/// (include/linux/dcache.h, 5.10 to 7.3).
+/// dentry, or where BTF does not say where they stand.
 #[inline(always)]
 pub fn place_of<M: Mem>(dentry: Addr) -> (Addr, u32) {
-    if dentry == 0 {
+    if dentry == 0 || fact!(dentry_d_name_hash) == UNKNOWN {
         return (0, 0);
     }
     (
         M::u64(dentry, fact!(dentry_d_parent)),
-        M::u32(dentry, fact!(dentry_d_name_name) - QSTR_NAME),
+        M::u32(dentry, fact!(dentry_d_name_hash)),
     )
 }
 

@@ -1,12 +1,12 @@
 //! What the kernel keeps of the running thread. In: the current task. Out:
 //! whether it is the kernel's own, how long it has waited for a CPU.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
 use fsyncscope_abi::facts::{UNKNOWN, detail};
 
 use crate::kernel::{
     fact,
-    read::{Mem as _, Probe},
+    read::{Mem as _, Probe, Typed},
 };
 
 /// PF_KTHREAD (include/linux/sched.h, 5.10 to 7.3).
@@ -30,6 +30,11 @@ pub fn is_kernel_thread() -> bool {
 pub fn run_delay_ns() -> u64 {
     if fact!(task_run_delay) == UNKNOWN || fact!(detail) == detail::LOW {
         return 0;
+    }
+    if fact!(has_typed_task) != 0 {
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task_btf() };
+        return Typed::u64(task as u64, fact!(task_run_delay));
     }
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };

@@ -113,6 +113,7 @@ rows! {
     dentry_d_inode: Offset("dentry.d_inode", 8);
     // 6.16: a const d_name in an anonymous union with a writable __d_name.
     dentry_d_name_name: Offset("dentry.d_name.name", 8), Offset("dentry.__d_name.name", 8);
+    dentry_d_name_hash: Offset("dentry.d_name.hash", 4), Offset("dentry.__d_name.hash", 4);
     dentry_d_alias: Offset("dentry.d_u.d_alias", 16), Offset("dentry.d_alias", 16);
     iomap_dio_iocb: Offset("iomap_dio.iocb", 8);
     kiocb_ki_filp: Offset("kiocb.ki_filp", 8);

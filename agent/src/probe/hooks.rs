@@ -4,56 +4,12 @@
 
 #[macro_use]
 mod needs;
+mod row;
 
 use needs::{REQUEST_FILE, WRITEBACK, XFS_FILE};
+pub use row::{Attach, Form, Hook};
 
 use crate::detail::Detail;
-
-/// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attach {
-    /// fentry on the first function that exists.
-    Fentry(&'static [&'static str]),
-    /// fexit likewise.
-    Fexit(&'static [&'static str]),
-    /// Classic tracepoint: category, name.
-    Tracepoint(&'static str, &'static str),
-    /// Raw tracepoint.
-    Raw(&'static str),
-    /// Raw tracepoint with arguments typed by BTF.
-    Typed(&'static str),
-}
-
-/// One way to attach a hook: all of its programs, or none.
-#[derive(Debug)]
-pub struct Form {
-    /// As `check` names it.
-    pub name: &'static str,
-    /// Programs of the kernel object and where they go.
-    pub programs: &'static [(&'static str, Attach)],
-    /// What must hold, or this form reads garbage: see `ResolvedFacts::missing_for`.
-    pub facts: &'static [&'static str],
-}
-
-/// A row of the table.
-#[derive(Debug)]
-pub struct Hook {
-    /// Name in `check`, metrics and captures.
-    pub name: &'static str,
-    /// The main job cannot be done without it.
-    pub required: bool,
-    /// What it tells.
-    pub purpose: &'static str,
-    /// The module whose events it uses, which may be loaded later; empty: the
-    /// kernel's own.
-    pub driver: &'static str,
-    /// What is lost without it.
-    pub lost: &'static str,
-    /// Levels at which it is attached.
-    pub levels: &'static [Detail],
-    /// Ways to attach it, best first.
-    pub forms: &'static [Form],
-}
 
 /// Always.
 const ALL: &[Detail] = &[Detail::Low, Detail::Normal, Detail::Full];
@@ -364,7 +320,7 @@ pub static TABLE: &[Hook] = &[
     Hook {
         name: "jbd2_commit",
         required: false,
-        purpose: "commits of ext4's journal, by phase",
+        purpose: "commits of ext4's journal",
         driver: "jbd2",
         lost: "which journal commit a slow sync waited for",
         levels: FROM_NORMAL,
@@ -376,6 +332,24 @@ pub static TABLE: &[Hook] = &[
                     Attach::Tracepoint("jbd2", "jbd2_start_commit"),
                 ),
                 (
+                    "jbd2_end_commit",
+                    Attach::Tracepoint("jbd2", "jbd2_end_commit"),
+                ),
+            ],
+            facts: &["trace_journal_dev", "trace_journal_tid"],
+        }],
+    },
+    Hook {
+        name: "jbd2_commit_phases",
+        required: false,
+        purpose: "phases of commits of ext4's journal",
+        driver: "jbd2",
+        lost: "in captures, how a journal's commit divides into waiting, data and log",
+        levels: FULL,
+        forms: &[Form {
+            name: "tracepoint",
+            programs: &[
+                (
                     "jbd2_commit_flushing",
                     Attach::Tracepoint("jbd2", "jbd2_commit_flushing"),
                 ),
@@ -383,12 +357,8 @@ pub static TABLE: &[Hook] = &[
                     "jbd2_commit_logging",
                     Attach::Tracepoint("jbd2", "jbd2_commit_logging"),
                 ),
-                (
-                    "jbd2_end_commit",
-                    Attach::Tracepoint("jbd2", "jbd2_end_commit"),
-                ),
             ],
-            facts: &["trace_journal_dev", "trace_journal_tid"],
+            facts: &["trace_journal_dev"],
         }],
     },
     Hook {

@@ -13,8 +13,7 @@
 //!   thread that syncs
 //! - raw `xfs_log_force(mp, lsn, ip)`: no argument is read
 //!
-//! Writes WAIT_SPANS for those that took `span_min_ns`, with a commit's phases at the
-//! level `full`; emits nothing.
+//! Writes WAIT_SPANS for those that took `span_min_ns`; emits nothing.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -23,10 +22,7 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use fsyncscope_abi::{
-    facts::detail,
-    span::{FsState, OpenWait, wait_kind},
-};
+use fsyncscope_abi::span::{FsState, OpenWait, wait_kind};
 
 use crate::{
     hooks::{files::open_sync, spans::wait_span},
@@ -102,8 +98,7 @@ pub fn jbd2_start_commit(ctx: TracePointContext) -> u32 {
 /// Its handles have ended: now data that it orders is written.
 #[tracepoint]
 pub fn jbd2_commit_flushing(ctx: TracePointContext) -> u32 {
-    if fact!(detail) == detail::FULL
-        && let Some((_, fs)) = watched(&ctx)
+    if let Some((_, fs)) = watched(&ctx)
         && fs.commit.start_ns != 0
     {
         fs.commit.flushing_ns = age(&fs.commit);
@@ -114,8 +109,7 @@ pub fn jbd2_commit_flushing(ctx: TracePointContext) -> u32 {
 /// Its blocks are logged.
 #[tracepoint]
 pub fn jbd2_commit_logging(ctx: TracePointContext) -> u32 {
-    if fact!(detail) == detail::FULL
-        && let Some((_, fs)) = watched(&ctx)
+    if let Some((_, fs)) = watched(&ctx)
         && fs.commit.start_ns != 0
     {
         fs.commit.logging_ns = age(&fs.commit);

@@ -344,9 +344,7 @@ pub struct NvmeStatus {
 impl RequestEvent {
     /// Journal or metadata of the file system on device `s_dev`.
     pub fn is_metadata_of(&self, s_dev: u32) -> bool {
-        // A log's bio is, on NVMe multipath, of the path and not of the disk.
-        let is_meta = self.file_source == "meta" && [self.rdev, self.dev].contains(&s_dev);
-        s_dev != 0 && (is_meta || self.file_source == "blockdev" && self.rdev == s_dev)
+        s_dev != 0 && self.rdev == s_dev && matches!(self.file_source.as_str(), "meta" | "blockdev")
     }
 }
 

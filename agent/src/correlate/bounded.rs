@@ -52,6 +52,11 @@ impl<K: Ord + Clone, V: Default> Lru<K, V> {
         self.entries.get(key).map(|entry| &entry.1)
     }
 
+    /// The same, to change it; its age stays.
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|entry| &mut entry.1)
+    }
+
     /// Keys forgotten so far.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::bounded::{Lru, push_bounded};
 use super::recorder::Recorder;
+use crate::enrich::may_be_same_file;
 use crate::event::{FileId, RequestEvent, WbErrEvent};
 
 /// Files with failures that are remembered.
@@ -51,6 +52,7 @@ impl Memory {
                 MAX_FILELESS,
             ));
         } else {
+            self.forget_others(&request.file, &request.names);
             let kept = self.failed.touch(&request.file);
             // The first failure of a file is the one that explains the rest.
             if kept.len() >= MAX_PER_FILE {
@@ -62,8 +64,20 @@ impl Memory {
     }
 
     pub(crate) fn remember_wb_err(&mut self, wb_err: &WbErrEvent) {
+        self.forget_others(&wb_err.file, &wb_err.names);
         let kept = self.wb_errs.touch(&wb_err.file);
         self.dropped += u64::from(push_bounded(kept, wb_err.clone(), MAX_PER_FILE));
+    }
+
+    /// Another file may have had the number of this one: what failed of that explains
+    /// nothing here.
+    pub(crate) fn forget_others(&mut self, file: &FileId, names: &[String]) {
+        if let Some(kept) = self.failed.get_mut(file) {
+            kept.retain(|request| may_be_same_file(&request.names, names));
+        }
+        if let Some(kept) = self.wb_errs.get_mut(file) {
+            kept.retain(|wb_err| may_be_same_file(&wb_err.names, names));
+        }
     }
 
     /// Failed data requests of a file, oldest first.

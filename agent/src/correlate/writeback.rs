@@ -11,6 +11,7 @@ use super::case::{Case, Class, NO_SLOT, SyncFact};
 use super::join::{How, Join, is_same_epoch};
 use super::output::Output;
 use super::{Core, Key};
+use crate::enrich::may_be_same_file;
 use crate::event::{FileId, RequestEvent, SyncEvent, WbErrEvent, WbTellEvent};
 
 /// A sync that waits for a failed request returns well within this.
@@ -36,6 +37,8 @@ pub(crate) struct Told {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writeback {
     pub file: FileId,
+    /// Its name and those of its parents; empty if unknown.
+    pub names: Vec<String>,
     pub broker: u16,
     pub root: u16,
     pub path: Option<String>,
@@ -56,6 +59,11 @@ pub(crate) struct Writeback {
 }
 
 impl Writeback {
+    /// Whether it is this file's: another one may have had the same number.
+    fn is_of(&self, file: &FileId, names: &[String]) -> bool {
+        self.file == *file && may_be_same_file(&self.names, names)
+    }
+
     /// A sync of a broker was told.
     pub(crate) fn is_told_to_broker(&self) -> bool {
         self.told.iter().any(|told| told.op.is_some())
@@ -104,9 +112,9 @@ impl Held {
 impl Core {
     /// A failed request of a file under a log directory, tied to no sync yet.
     pub(super) fn on_lost_data(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
-        if let Some(known) = self.writeback_of(&request.file) {
+        if let Some(known) = self.writeback_of(&request.file, &request.names) {
             known.add_request(request);
-            self.mark_writeback(&request.file, Some(request));
+            self.mark_writeback(&request.file, &request.names, Some(request));
             return;
         }
         // REQ_SYNC: somebody waits for it. Plain writeback has nobody to tell.
@@ -139,18 +147,19 @@ impl Core {
     pub(super) fn on_wb_err(&mut self, wb_err: &WbErrEvent, out: &mut Vec<Output>) {
         self.memory.remember_wb_err(wb_err);
         self.rejoin(out);
-        if let Some(known) = self.writeback_of(&wb_err.file) {
+        if let Some(known) = self.writeback_of(&wb_err.file, &wb_err.names) {
             let is_news = known.errno != wb_err.errno;
             (known.errseq, known.errno) = (wb_err.errseq, wb_err.errno);
             if is_news {
-                self.mark_writeback(&wb_err.file, None);
+                self.mark_writeback(&wb_err.file, &wb_err.names, None);
             }
             return;
         }
         let is_told = self.cases.values().any(|case| {
             case.syncs
                 .iter()
-                .any(|fact| fact.join.is_some() && fact.sync.file == wb_err.file)
+                .filter(|fact| fact.join.is_some() && fact.sync.file == wb_err.file)
+                .any(|fact| may_be_same_file(&fact.sync.names, &wb_err.names))
         });
         if wb_err.root == NO_SLOT || is_told {
             return;
@@ -169,7 +178,7 @@ impl Core {
         if tell.in_sync {
             return;
         }
-        let Some(known) = self.writeback_of(&tell.file) else {
+        let Some(known) = self.writeback_of(&tell.file, &[]) else {
             return;
         };
         if known.errseq == 0 || tell.errseq == 0 || is_same_epoch(known.errseq, tell.errseq) {
@@ -179,20 +188,21 @@ impl Core {
                 comm: tell.comm.clone(),
                 op: None,
             });
-            self.mark_writeback(&tell.file, None);
+            self.mark_writeback(&tell.file, &[], None);
         }
     }
 
     /// A sync of a broker failed: what was held back for its file is its story.
     pub(super) fn tell_by_sync(&mut self, sync: &SyncEvent) {
-        self.held.files.retain(|(_, held)| held.file != sync.file);
+        let is_of = |lost: &Writeback| lost.is_of(&sync.file, &sync.names);
+        self.held.files.retain(|(_, held)| !is_of(held));
         let told = Told {
             time_ns: sync.exit_ns,
             pid: sync.pid,
             comm: sync.comm.clone(),
             op: Some(sync.op.clone()),
         };
-        if let Some(known) = self.writeback_of(&sync.file) {
+        if let Some(known) = self.writeback_of(&sync.file, &sync.names) {
             known.tell(told);
         }
     }
@@ -202,7 +212,7 @@ impl Core {
     pub(super) fn on_silent_success(&mut self, sync: &SyncEvent, out: &mut Vec<Output>) -> bool {
         let found = self.cases.iter_mut().find_map(|(key, case)| {
             let lost = case.writebacks.iter_mut().find(|lost| {
-                lost.file == sync.file
+                lost.is_of(&sync.file, &sync.names)
                     && sync.file.s_dev != 0
                     && lost.op != "read"
                     && lost.first_ns < sync.enter_ns
@@ -351,6 +361,7 @@ impl Core {
         let name = self.world.kafka_file(names, root);
         Writeback {
             file: file.clone(),
+            names: names.to_vec(),
             broker: self.world.broker_of_root(root),
             root,
             topic_partition: name.as_ref().and_then(|name| name.topic_partition.clone()),
@@ -359,16 +370,20 @@ impl Core {
         }
     }
 
-    /// What is known of lost data of a file, held back or in a case.
-    fn writeback_of(&mut self, file: &FileId) -> Option<&mut Writeback> {
+    /// What is known of lost data of a file, held back or in a case; the latest, where
+    /// several files have had its number.
+    fn writeback_of(&mut self, file: &FileId, names: &[String]) -> Option<&mut Writeback> {
         let held = self.held.files.iter_mut().map(|(_, lost)| lost);
         let cases = self.cases.values_mut().filter(|case| case.is_open);
-        held.chain(cases.flat_map(|case| case.writebacks.iter_mut()))
-            .find(|lost| lost.file == *file)
+        (cases.flat_map(|case| case.writebacks.iter_mut()))
+            .chain(held)
+            .filter(|lost| lost.is_of(file, names))
+            .last()
     }
 
-    fn mark_writeback(&mut self, file: &FileId, request: Option<&RequestEvent>) {
-        let holds = |case: &&mut Case| case.writebacks.iter().any(|lost| lost.file == *file);
+    fn mark_writeback(&mut self, file: &FileId, names: &[String], request: Option<&RequestEvent>) {
+        let is_it = |lost: &Writeback| lost.is_of(file, names);
+        let holds = |case: &&mut Case| case.writebacks.iter().any(is_it);
         if let Some(case) = self.cases.values_mut().find(holds) {
             case.count_requests(request.map_or(&[], std::slice::from_ref));
             case.is_dirty = true;

@@ -11,4 +11,7 @@ pub mod path;
 pub use device::{ChainKind, DeviceInfo, DeviceLink, Leaf, resolve_device};
 pub use hardware::{NvmePath, is_nvme_path};
 pub use mountinfo::{Mount, find_mount, parse_mountinfo};
-pub use path::{DirState, FileKind, FileState, KafkaFile, parse_kafka_path, parse_relative_path};
+pub use path::{
+    DirState, FileKind, FileState, KafkaFile, may_be_same_file, parse_kafka_path,
+    parse_relative_path,
+};

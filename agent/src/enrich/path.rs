@@ -254,6 +254,34 @@ fn parse_file_name(name: &str) -> Option<KafkaFile> {
     Some(file)
 }
 
+/// Whether two names, each the file's first and then its parents', can be the same
+/// file's: Kafka marks files and directories that it will delete, or has not finished,
+/// by renaming them. A name that is not known can be anybody's.
+#[must_use]
+pub fn may_be_same_file(left: &[String], right: &[String]) -> bool {
+    let depth = left.len().min(right.len()).min(2);
+    let plain = |names: &[String]| -> Vec<String> {
+        let names = names[..depth].iter().enumerate();
+        names.map(|(at, name)| unmarked(name, at > 0)).collect()
+    };
+    plain(left) == plain(right)
+}
+
+/// A name without the marks of its state.
+fn unmarked(name: &str, is_dir: bool) -> String {
+    if is_dir && let Some(((topic, partition), _)) = parse_dir_name(name) {
+        return format!("{topic}-{partition}");
+    }
+    let mut plain = name;
+    while let Some(rest) = FILE_STATES
+        .iter()
+        .find_map(|(mark, _)| plain.strip_suffix(mark))
+    {
+        plain = rest;
+    }
+    plain.to_owned()
+}
+
 fn parse_offset(text: &str) -> Option<u64> {
     let is_offset = text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_offset { text.parse().ok() } else { None }
@@ -308,6 +336,29 @@ mod tests {
 
     fn tp(name: &str) -> Option<String> {
         Some(name.to_owned())
+    }
+
+    #[test]
+    fn a_file_stays_the_same_through_kafkas_own_renames() {
+        let same = |left: &[&str], right: &[&str]| {
+            let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            let (left, right): (Vec<String>, Vec<String>) = (own(left), own(right));
+            may_be_same_file(&left, &right) && may_be_same_file(&right, &left)
+        };
+        let log = "00000000000000000000.log";
+        let gone = "orders-0.0123456789abcdef0123456789abcdef-delete";
+        assert!(same(&[log, "orders-0", "d1"], &[log, gone]));
+        assert!(same(
+            &[log, "orders-0"],
+            &["00000000000000000000.log.deleted", "orders-0"]
+        ));
+        let tmp = "recovery-point-offset-checkpoint.tmp";
+        assert!(same(&[tmp], &["recovery-point-offset-checkpoint", "d1"]));
+        assert!(same(&[], &[log, "orders-0"]));
+        assert!(!same(&[log, "orders-0"], &[log, "orders-1"]));
+        let index = "00000000000000000000.index";
+        assert!(!same(&[log, "orders-0"], &[index, "orders-0"]));
+        assert!(!same(&["a.log"], &["b.log"]));
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub struct Running {
     pub attach_time: Duration,
     stdout: PathBuf,
     stderr: PathBuf,
+    name: &'static str,
     is_agent: bool,
 }
 
@@ -163,6 +164,7 @@ impl Contender {
             attach_time: Duration::ZERO,
             stdout,
             stderr,
+            name: self.name(),
             is_agent: self.is_agent(),
         };
         running.attach_time = if self.is_agent() {
@@ -236,7 +238,10 @@ impl Running {
                 if self.is_agent {
                     bail!("still there ten seconds after SIGINT");
                 }
-                say("still there ten seconds after SIGINT: killed");
+                say(format!(
+                    "{}: still there ten seconds after SIGINT: killed",
+                    self.name
+                ));
                 self.child.kill().context("kill it")?;
             }
             thread::sleep(Duration::from_millis(5));

@@ -45,8 +45,10 @@ pub(super) fn compare_failed(known: &Known, said: &Said, of_fault: &[&Told], row
     }
 }
 
-/// Why a failed request may be missing.
-const UNSEEN: &str = "the kernel ran no program at the request's end, and the agent says so";
+/// Why a failed request may be missing (docs/ARCHITECTURE.md, "Decisions that were
+/// measured").
+const UNSEEN: &str = "this machine's kernel ran no program at the request's end, in a soft \
+                      interrupt upon a thread of PID 1, and the agent says so";
 
 /// The only failed request is one whose end no program saw: the agent counted it as
 /// `missed_complete`, confirms the failed sync with little confidence, and blames

@@ -268,9 +268,42 @@ pub struct IncidentSync {
     /// Where its time went.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub breakdown: Option<Breakdown>,
+    /// The commit of the file system's journal that it waited for longest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub commit: Option<IncidentCommit>,
     /// Kernel stack while in flight, innermost first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stack: Vec<String>,
+}
+
+/// A commit of a journal. Its phases are those of jbd2's own statistics
+/// (/proc/fs/jbd2/DISK/info), and known at `--detail full`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IncidentCommit {
+    /// `259:0` of the file system.
+    pub dev: String,
+    /// Number of its transaction.
+    pub transaction: u32,
+    /// When it began.
+    pub time: String,
+    /// How long it took, or has taken so far.
+    pub duration_ns: u64,
+    /// Of it: handles that were still open ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub locked_ns: Option<u64>,
+    /// Of it: data that it orders was written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub flushing_ns: Option<u64>,
+    /// Of it: its blocks and its record were written to the journal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logging_ns: Option<u64>,
+    /// Requests of journal and metadata meanwhile that took long enough to be kept.
+    pub nr_requests: u64,
+    /// Slow syncs of the incident that waited for it.
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub nr_syncs: u64,
+    /// True while it goes on.
+    pub in_flight: bool,
 }
 
 /// Wall time of a sync, partitioned in this order of priority; the six parts sum

@@ -89,7 +89,7 @@ pub(crate) fn partition(evidence: &Evidence<'_>) -> Partition {
 }
 
 /// A commit, checkpoint or log force of the sync's file system.
-fn is_journal_wait(wait: &WaitSpan, s_dev: u32) -> bool {
+pub(crate) fn is_journal_wait(wait: &WaitSpan, s_dev: u32) -> bool {
     wait.kind != "lock" && wait.s_dev != 0 && wait.s_dev == s_dev
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::bounded::push_bounded;
+use super::commit::{Commit, CommitId};
 use super::join::Join;
 use super::line::LineFact;
 use super::stall::Stall;
@@ -97,6 +98,8 @@ pub(crate) struct SyncFact {
     pub stall: Option<Stall>,
     /// Of a failed sync that was also slow.
     pub breakdown: Option<Breakdown>,
+    /// Of it: the commit that it waited for longest.
+    pub commit: Option<Commit>,
     /// Requests of it with a known submitter, from the flight recorder.
     pub submitted: Vec<RequestSpan>,
 }
@@ -113,12 +116,23 @@ impl SyncFact {
             join: None,
             stall: None,
             breakdown: None,
+            commit: None,
             submitted: Vec::new(),
         }
     }
 
     pub(crate) fn duration_ns(&self) -> u64 {
         self.sync.exit_ns.saturating_sub(self.sync.enter_ns)
+    }
+
+    /// The commit of a journal that it waited for longest.
+    pub(crate) fn commit(&self) -> Option<&Commit> {
+        let of_stall = || self.stall.as_ref().and_then(|stall| stall.commit.as_ref());
+        self.commit.as_ref().or_else(of_stall)
+    }
+
+    pub(crate) fn commit_id(&self) -> Option<CommitId> {
+        self.commit().map(Commit::id)
     }
 
     pub(crate) fn is_same_call(&self, sync: &SyncEvent) -> bool {
@@ -178,6 +192,8 @@ pub(crate) struct Case {
     pub roots: BTreeSet<u16>,
     pub totals: Totals,
     counted: BTreeSet<(u64, u32, Option<u64>)>,
+    /// Commits that its syncs waited for, and how many did.
+    commits: BTreeMap<CommitId, u64>,
     /// Losses when it was opened.
     pub lost: BTreeMap<String, u64>,
     /// What was last given out, to tell whether anything changed.
@@ -213,6 +229,7 @@ impl Case {
             partitions: BTreeSet::new(),
             totals: Totals::default(),
             counted: BTreeSet::new(),
+            commits: BTreeMap::new(),
             lost: BTreeMap::new(),
             last_emit_ns: 0,
             is_dirty: false,
@@ -231,12 +248,15 @@ impl Case {
             .find(|known| known.is_same_call(&fact.sync))
         {
             let stack = std::mem::take(&mut known.stack);
-            *known = fact;
+            let before = std::mem::replace(known, fact);
             if known.stack.is_empty() {
                 known.stack = stack;
             }
+            let (before, now) = (before.commit_id(), known.commit_id());
+            self.move_commit(before, now);
             return;
         }
+        self.move_commit(None, fact.commit_id());
         self.totals.syncs += 1;
         self.add_place(fact.sync.broker, fact.sync.root);
         if self.syncs.len() < MAX_LISTED {
@@ -254,6 +274,26 @@ impl Case {
         {
             self.syncs[at] = fact;
         }
+    }
+
+    /// A sync waited for the second commit, and not for the first.
+    pub(crate) fn move_commit(&mut self, before: Option<CommitId>, now: Option<CommitId>) {
+        if before == now {
+            return;
+        }
+        if let Some(count) = before.and_then(|id| self.commits.get_mut(&id)) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(id) = now
+            && (self.commits.len() < MAX_COUNTED || self.commits.contains_key(&id))
+        {
+            *self.commits.entry(id).or_default() += 1;
+        }
+    }
+
+    /// How many of its syncs waited for this commit.
+    pub(crate) fn nr_syncs_of(&self, commit: &Commit) -> u64 {
+        self.commits.get(&commit.id()).copied().unwrap_or(0)
     }
 
     /// Notes whose directory is concerned.

@@ -46,7 +46,7 @@ impl Core {
         self.tell_by_sync(sync);
         let in_flight_ended = self.end_of_tracked_stall(sync);
         let is_slow = sync.exit_ns.saturating_sub(sync.enter_ns) >= self.world.start.slow_ns;
-        let breakdown = is_slow.then(|| self.measure_now(sync, None).breakdown);
+        let stall = is_slow.then(|| self.measure_now(sync, None));
         let submitted = self.memory.recorder.submitted(&join.requests);
         let first_ns = victim.map_or(sync.exit_ns, |victim| victim.0);
         let is_aborted = join.how == How::Journal;
@@ -64,7 +64,8 @@ impl Core {
         case.count_requests(&join.requests);
         case.add_sync(SyncFact {
             join: Some(join),
-            breakdown,
+            breakdown: stall.as_ref().map(|stall| stall.breakdown),
+            commit: stall.and_then(|stall| stall.commit),
             submitted,
             ..SyncFact::new(sync.clone())
         });

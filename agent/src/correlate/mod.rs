@@ -6,6 +6,7 @@
 
 mod bounded;
 mod breakdown;
+pub(crate) mod commit;
 pub(crate) mod case;
 mod failures;
 pub(crate) mod join;
@@ -183,6 +184,7 @@ impl Core {
     }
 
     fn on_sync(&mut self, sync: &SyncEvent, out: &mut Vec<Output>) {
+        self.memory.forget_others(&sync.file, &sync.names);
         let errno = i32::try_from(-sync.ret).unwrap_or(0);
         if errno > 0 && !judge::errno::is_restart(errno) {
             self.on_failed_sync(sync, errno, out);

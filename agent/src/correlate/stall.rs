@@ -4,6 +4,7 @@
 //! it means is decided in `judge`.
 
 use super::breakdown::{Evidence, begin_and_issue, is_journal, is_own, partition};
+use super::commit::{Commit, longest_commit};
 use super::memory::Memory;
 use super::neighbours::{Household, Others, find_others};
 use crate::event::{InFlightRequest, RequestEvent, RequestSpan, SyncEvent, WaitSpan};
@@ -34,6 +35,8 @@ pub(crate) struct Stall {
     /// Time beyond it.
     pub excess_ns: u64,
     pub breakdown: Breakdown,
+    /// The commit that it waited for longest.
+    pub commit: Option<Commit>,
     /// Part of the others' data during which one request had been outstanding
     /// for at least half of the call: the disk held it, whoever asked.
     pub held_ns: u64,
@@ -169,6 +172,7 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         needed_ns,
         excess_ns: duration_ns.saturating_sub(needed_ns),
         breakdown: parts.breakdown,
+        commit: longest_commit(sync, scene.s_dev, &waits, &overlapping, scene.is_in_flight),
         held_ns: parts.held_ns,
         others_need_ns: time_of(others.nr_bytes),
         others,

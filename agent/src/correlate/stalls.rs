@@ -64,6 +64,7 @@ impl Core {
             join: None,
             stall: Some(stall),
             breakdown: None,
+            commit: None,
         });
         if is_new {
             case.next_report_ns = duration_ns * 2;
@@ -190,7 +191,7 @@ impl Core {
             .values_mut()
             .filter(|case| case.key.class == Class::Stall && case.is_open)
         {
-            let mut found = Vec::new();
+            let (mut found, mut moved) = (Vec::new(), Vec::new());
             for fact in case
                 .syncs
                 .iter_mut()
@@ -225,11 +226,16 @@ impl Core {
                 (new.needed_ns, new.excess_ns) = (old.needed_ns, old.excess_ns);
                 if new.requests.len() != old.requests.len() || new.breakdown != old.breakdown {
                     found.extend(new.requests.iter().cloned());
+                    let before = fact.commit_id();
                     fact.stall = Some(new);
+                    moved.push((before, fact.commit_id()));
                     case.is_dirty = true;
                 }
             }
             case.count_requests(&found);
+            for (before, now) in moved {
+                case.move_commit(before, now);
+            }
         }
     }
 

@@ -8,14 +8,15 @@ use super::neighbours::show_neighbours;
 use super::steps::next_steps;
 use super::verdict::judge;
 use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
+use crate::correlate::commit::Commit;
 use crate::correlate::join::How;
 use crate::correlate::line::LineFact;
 use crate::correlate::world::{World, show_dev};
 use crate::enrich::is_nvme_path;
 use crate::event::{InFlightRequest, RequestEvent};
 use crate::incident::{
-    BlastRadius, FirstVictim, Incident, IncidentBroker, IncidentLogEvent, IncidentRequest,
-    IncidentSync, SCHEMA, Submitter,
+    BlastRadius, FirstVictim, Incident, IncidentBroker, IncidentCommit, IncidentLogEvent,
+    IncidentRequest, IncidentSync, SCHEMA, Submitter,
 };
 use crate::sink::units::rfc3339;
 
@@ -49,7 +50,13 @@ pub(crate) fn report(case: &Case, world: &World, state: &str) -> Incident {
         syncs: case
             .syncs
             .iter()
-            .map(|fact| show_sync(fact, world))
+            .map(|fact| {
+                let mut shown = show_sync(fact, world);
+                if let (Some(shown), Some(commit)) = (&mut shown.commit, fact.commit()) {
+                    shown.nr_syncs = case.nr_syncs_of(commit);
+                }
+                shown
+            })
             .collect(),
         requests: show_requests(case, world),
         blast_radius: BlastRadius {
@@ -185,7 +192,28 @@ pub(crate) fn show_sync(fact: &SyncFact, world: &World) -> IncidentSync {
         breakdown: fact
             .breakdown
             .or_else(|| fact.stall.as_ref().map(|stall| stall.breakdown)),
+        commit: fact.commit().map(|commit| show_commit(commit, world)),
         stack: fact.stack.clone(),
+    }
+}
+
+/// A phase that did not begin has no end; the present one is as long as so far.
+fn show_commit(commit: &Commit, world: &World) -> IncidentCommit {
+    let span = &commit.span;
+    let duration_ns = span.end_ns.saturating_sub(span.start_ns);
+    let begun = |after_ns: u64| (after_ns != 0).then_some(after_ns);
+    let (flushing, logging) = (begun(span.flushing_ns), begun(span.logging_ns));
+    IncidentCommit {
+        dev: show_dev(span.s_dev),
+        transaction: span.seq,
+        time: world.rfc3339(span.start_ns),
+        duration_ns,
+        locked_ns: flushing,
+        flushing_ns: flushing.map(|from| logging.unwrap_or(duration_ns).saturating_sub(from)),
+        logging_ns: logging.map(|from| duration_ns.saturating_sub(from)),
+        nr_requests: commit.nr_requests,
+        nr_syncs: 0,
+        in_flight: commit.in_flight,
     }
 }
 

@@ -6,8 +6,8 @@ use super::breakdown::show_breakdown;
 use super::text::Style;
 use super::units::{show_bytes, show_ns};
 use crate::incident::{
-    Incident, IncidentDevice, IncidentLogEvent, IncidentNeighbour, IncidentOperation,
-    IncidentRequest, IncidentSync, NvmeStatus, Verdict,
+    Incident, IncidentCommit, IncidentDevice, IncidentLogEvent, IncidentNeighbour,
+    IncidentOperation, IncidentRequest, IncidentSync, NvmeStatus, Verdict,
 };
 
 /// Parts of one kind printed in full; the rest is counted.
@@ -234,6 +234,11 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
         let so_far = if sync.in_flight { "so far: " } else { "" };
         lines.push(row("", &format!("{so_far}{}", show_breakdown(parts))));
     }
+    lines.extend(
+        sync.commit
+            .as_ref()
+            .map(|commit| row("", &commit_text(commit))),
+    );
     if !sync.stack.is_empty() {
         let stack: Vec<String> = sync
             .stack
@@ -244,6 +249,37 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
         lines.push(row("", &format!("waits in {}", stack.join(" ← "))));
     }
     lines
+}
+
+/// `commit 42 of the journal on 7:0 took 1.5 s (locked 1 ms, flushing 9 ms, logging
+/// 1.4 s), 3 requests, 5 slow syncs waited for it`
+pub(super) fn commit_text(commit: &IncidentCommit) -> String {
+    let mut text = format!(
+        "commit {} of the journal on {} {} {}",
+        commit.transaction,
+        commit.dev,
+        if commit.in_flight { "for" } else { "took" },
+        show_ns(commit.duration_ns)
+    );
+    let phases: Vec<String> = [
+        ("locked", commit.locked_ns),
+        ("flushing", commit.flushing_ns),
+        ("logging", commit.logging_ns),
+    ]
+    .into_iter()
+    .filter_map(|(name, ns)| Some(format!("{name} {}", show_ns(ns?))))
+    .collect();
+    if !phases.is_empty() {
+        text += &format!(" ({})", phases.join(", "));
+    }
+    if commit.nr_requests > 0 {
+        let count = usize::try_from(commit.nr_requests).unwrap_or(usize::MAX);
+        text += &format!(", {count} slow request{}", plural(count));
+    }
+    if commit.nr_syncs > 1 {
+        text += &format!(", {} syncs waited for it", commit.nr_syncs);
+    }
+    text
 }
 
 /// `fio (pid 77): 400 MiB in 800 requests, 3 flushes, longest 80 ms`

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::block::{
-    body, clean, headline, log_event, operation_line, request_lines, row, sync_lines, sync_target,
-    tree, verdict_word,
+    body, clean, commit_text, headline, log_event, operation_line, request_lines, row, sync_lines,
+    sync_target, tree, verdict_word,
 };
 use super::breakdown::show_breakdown;
 use super::units::{parse_zone, show_clock, show_ns, show_time};
@@ -286,6 +286,8 @@ impl TextSink {
                     lines.push(row("└ sync", &text));
                     let parts = sync.breakdown.as_ref();
                     lines.extend(parts.map(|parts| row("", &show_breakdown(parts))));
+                    let commit = sync.commit.as_ref();
+                    lines.extend(commit.map(|commit| row("", &commit_text(commit))));
                 }
                 Some(_) => {}
                 None => lines.extend(sync_lines(sync, &self.style)),

@@ -376,6 +376,9 @@ pub struct IncidentRequest {
     /// OK or the block status.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<String>,
+    /// The kernel gave an errno only (before 5.16), of which `status` was made.
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub status_derived: bool,
     /// Name of its errno.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub errno: Option<String>,

@@ -45,8 +45,7 @@ impl Core {
         };
         self.tell_by_sync(sync);
         let in_flight_ended = self.end_of_tracked_stall(sync);
-        let is_slow = sync.exit_ns.saturating_sub(sync.enter_ns) >= self.world.start.slow_ns;
-        let stall = is_slow.then(|| self.measure_now(sync, None));
+        let fact = self.fact_of(sync);
         let submitted = self.memory.recorder.submitted(&join.requests);
         let first_ns = victim.map_or(sync.exit_ns, |victim| victim.0);
         let is_aborted = join.how == How::Journal;
@@ -64,10 +63,8 @@ impl Core {
         case.count_requests(&join.requests);
         case.add_sync(SyncFact {
             join: Some(join),
-            breakdown: stall.as_ref().map(|stall| stall.breakdown),
-            commit: stall.and_then(|stall| stall.commit),
             submitted,
-            ..SyncFact::new(sync.clone())
+            ..fact
         });
         if is_aborted {
             self.note_aborted(&key, dev);
@@ -286,8 +283,19 @@ fn rank(how: &How) -> u8 {
 }
 
 impl Core {
+    /// A sync that returned; of a slow one, where its time went.
+    pub(super) fn fact_of(&self, sync: &SyncEvent) -> SyncFact {
+        let mut fact = SyncFact::new(sync.clone());
+        if fact.duration_ns() >= self.world.start.slow_ns {
+            let stall = self.measure_now(sync, None);
+            fact.breakdown = Some(stall.breakdown);
+            fact.commit = stall.commit;
+        }
+        fact
+    }
+
     /// A sync that had been reported as hanging returned with an error.
-    fn end_of_tracked_stall(&mut self, sync: &SyncEvent) -> Option<Key> {
+    pub(super) fn end_of_tracked_stall(&mut self, sync: &SyncEvent) -> Option<Key> {
         let (key, case) = self.cases.iter_mut().find(|(_, case)| {
             case.syncs
                 .iter()

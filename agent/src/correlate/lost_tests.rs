@@ -71,6 +71,43 @@ fn who_else_was_told_is_named_and_a_later_success_is_no_comfort() {
         reason.contains("fsync of orders-0/0.log succeeded, although") && reason.ends_with("(E16)")
     }));
     assert_eq!((run.core.findings(), run.last().totals.syncs), (1, 1));
+    // It was slow, too.
+    let parts = run.last().syncs[0].breakdown.unwrap();
+    assert_eq!(parts.other_ns, 200 * MS);
+}
+
+#[test]
+fn what_was_lost_of_a_numbers_last_owner_is_nothing_to_the_next() {
+    let mut run = Run::new();
+    let names = |name: &str| vec![name.to_owned(), "orders-0".to_owned()];
+    run.at(10).push(Event::Request(RequestEvent {
+        names: names("0.log"),
+        ..failed("IOERR", 5)
+    }));
+    run.at(2_000).push(Event::Tick);
+    assert_eq!(run.last().operations.len(), 1);
+    let next = |enter_ms, exit_ms, ret| SyncEvent {
+        names: names("1.log"),
+        ..sync(enter_ms, exit_ms, ret)
+    };
+    run.at(3_000).push(Event::Sync(next(2_900, 3_000, 0)));
+    assert!(run.last().syncs.is_empty());
+    // Its own loss is told, and a failed sync of it is of that.
+    let lost = RequestEvent {
+        names: names("1.log"),
+        complete_ns: BEGIN_NS + 3_100 * MS,
+        ..failed("IOERR", 5)
+    };
+    run.at(3_100).push(Event::Request(lost));
+    run.at(5_000).push(Event::Tick);
+    assert_eq!(run.last().operations.len(), 2);
+    run.at(6_000).push(Event::Sync(next(5_999, 6_000, -5)));
+    let last = run.last();
+    let of_next = "fsync of orders-0/1.log failed with EIO, but the failure is older by 2.90 s";
+    let is_told = |reason: &String| reason.contains(of_next);
+    assert!(last.reasons.iter().any(is_told), "{last:?}");
+    assert!(last.operations[0].told.is_empty(), "{last:?}");
+    assert_eq!(last.operations[1].told.len(), 1, "{last:?}");
 }
 
 #[test]

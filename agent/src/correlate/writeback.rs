@@ -226,13 +226,18 @@ impl Core {
         let how = How::Silent {
             by_ns: sync.enter_ns.saturating_sub(first_ns),
         };
+        let stalled = self.end_of_tracked_stall(sync);
+        let fact = self.fact_of(sync);
         if let Some(case) = self.cases.get_mut(&key) {
             case.add_sync(SyncFact {
                 join: Some(Join { how, requests }),
-                ..SyncFact::new(sync.clone())
+                ..fact
             });
         }
         self.emit(&key, out);
+        if let Some(stalled) = stalled {
+            self.emit(&stalled, out);
+        }
         true
     }
 

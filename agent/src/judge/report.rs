@@ -285,6 +285,7 @@ fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentR
         } else {
             request.status.clone()
         }),
+        status_derived: request.errno != 0 && request.status_derived,
         errno: (request.errno != 0).then(|| errno_name(request.errno)),
         path,
         submitter: case

@@ -369,7 +369,11 @@ fn request_line(request: &IncidentRequest, style: &Style) -> String {
     let status = request.status.clone().unwrap_or_default();
     match &request.errno {
         Some(errno) => {
-            text += &format!(": {}", style.bad(&format!("{} ({errno})", clean(&status))))
+            let by = if request.status_derived { "by " } else { "" };
+            text += &format!(
+                ": {}",
+                style.bad(&format!("{} ({by}{errno})", clean(&status)))
+            );
         }
         None => text += &format!(": {}", clean(&status)),
     }

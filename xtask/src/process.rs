@@ -76,6 +76,13 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// SHA-256 of a file, in hex.
+pub fn sha256_of(file: &Path) -> anyhow::Result<String> {
+    let sums = output(Command::new("sha256sum").arg("--").arg(file))?;
+    let sum = sums.split(' ').next().unwrap_or_default();
+    Ok(sum.to_owned())
+}
+
 /// Runs a program to its end and gives what it printed.
 pub fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command

@@ -11,7 +11,7 @@ use anyhow::Context;
 use super::crates::{self, Crates, Id};
 use super::sbom;
 use crate::arch::Arch;
-use crate::process::{cargo, cargo_tool, output, repository};
+use crate::process::{cargo, cargo_tool, output, repository, sha256_of};
 
 /// The bill of materials of a binary.
 pub fn bill(arch: Arch, binary: &Path, timestamp: Option<String>) -> anyhow::Result<String> {
@@ -25,12 +25,12 @@ pub fn bill(arch: Arch, binary: &Path, timestamp: Option<String>) -> anyhow::Res
     let lock = fs::read_to_string(&lock).with_context(|| format!("read {}", lock.display()))?;
     crates::add_checksums(&mut crates, &lock);
 
-    let sums = output(Command::new("sha256sum").arg("--").arg(binary))?;
+    let sha256 = sha256_of(binary)?;
     let version = output(cargo_tool("rustc").arg("--version"))?;
     let binary = sbom::Binary {
         root: &root,
         object: &object,
-        sha256: sums.split(' ').next().unwrap_or_default(),
+        sha256: &sha256,
         target: arch.target(),
         std_version: version.split(' ').nth(1).unwrap_or_default(),
         timestamp,

@@ -1,7 +1,8 @@
 //! The distribution's archive, asked by apt with a configuration of its own: own
 //! lists, own cache, no installed packages, any architecture. In: the machine's
 //! own sources (so no mirror is named here), a kernel. Out: its packages, checked
-//! by apt against the archive's signature, in the cache.
+//! by apt against the archive's signature, or where its keys are not installed against
+//! recorded sums, in the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 
 use super::Obstacle;
 use super::list::{Kernel, parse_version};
+use super::sums::{self, Sum};
 use crate::arch::Arch;
 use crate::process::{display, output, run, say};
 
@@ -64,7 +66,13 @@ impl Archive {
             names: Vec::new(),
         };
         if !archive.is_fresh() {
-            write("sources.list", &sources()?)?;
+            if !has_keys() {
+                say(format!(
+                    "no keys of the archive ({KEYRING}): packages are held against \
+                     tests/KERNELS.sha256"
+                ));
+            }
+            write("sources.list", &sources_of(&mirror()?, has_keys()))?;
             say(format!(
                 "apt: lists of kernels for {} (own folder, nothing is installed)",
                 arch.name()
@@ -147,14 +155,35 @@ impl Archive {
                 .current_dir(&archives))
             .with_context(|| format!("fetch {}", found.packages.join(", ")))?;
         }
-        found
-            .packages
-            .iter()
-            .map(|package| {
-                find_file(&archives, package)
-                    .with_context(|| format!("apt fetched {package}, and it is not there"))
-            })
-            .collect()
+        let file_of = |package: &String| {
+            find_file(&archives, package)
+                .with_context(|| format!("apt fetched {package}, and it is not there"))
+        };
+        let files: Vec<PathBuf> = (found.packages.iter().map(file_of)).collect::<Result<_, _>>()?;
+        if !has_keys() {
+            let path = sums::path();
+            let text = fs::read_to_string(&path);
+            let recorded = sums::parse(&text.with_context(|| format!("read {}", path.display()))?)?;
+            for (package, file) in found.packages.iter().zip(&files) {
+                sums::require(&recorded, package, file)?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// What the archive's index, whose signature apt has checked, says of packages.
+    pub fn sums_of(&self, found: &Found) -> anyhow::Result<Vec<Sum>> {
+        if !has_keys() {
+            bail!(
+                "record sums: no keys of the archive ({KEYRING}): install debian-archive-keyring"
+            );
+        }
+        let one = |package: &String| {
+            let mut command = self.apt("apt-cache");
+            let shown = output(command.args(["show", "--no-all-versions", package]))?;
+            sums::of_index(package, &shown)
+        };
+        found.packages.iter().map(one).collect()
     }
 }
 
@@ -203,17 +232,20 @@ fn configuration(dir: &Path, arch: Arch) -> String {
     )
 }
 
-fn sources() -> anyhow::Result<String> {
-    if !Path::new(KEYRING).exists() {
-        bail!("no keys of the archive ({KEYRING}): install debian-archive-keyring");
-    }
-    Ok(sources_of(&mirror()?))
+fn has_keys() -> bool {
+    Path::new(KEYRING).exists()
 }
 
-fn sources_of(mirror: &str) -> String {
+/// Without keys apt is to trust the lists: what they lead to is held against recorded
+/// sums.
+fn sources_of(mirror: &str, has_keys: bool) -> String {
+    let how = match has_keys {
+        true => format!("signed-by={KEYRING}"),
+        false => "trusted=yes".to_owned(),
+    };
     SUITES
         .iter()
-        .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+        .map(|suite| format!("deb [{how}] {mirror} {suite} main\n"))
         .collect()
 }
 
@@ -292,6 +324,7 @@ mod tests {
         Kernel {
             version: version.into(),
             flavour: flavour.into(),
+            is_late: false,
             is_ci: false,
         }
     }
@@ -380,7 +413,10 @@ mod tests {
                        Debian|Debian|http://mirror.test/debian/|Packages\n";
         let mirror = parse_mirror(targets).unwrap();
         assert_eq!(mirror, "http://mirror.test/debian");
-        assert!(sources_of(&mirror).contains(" http://mirror.test/debian trixie-backports main\n"));
+        let sources = sources_of(&mirror, true);
+        assert!(sources.contains("] http://mirror.test/debian trixie-backports main\n"));
+        assert!(!sources.contains("trusted"));
+        assert!(sources_of(&mirror, false).contains("deb [trusted=yes] http://mirror.test"));
         assert_eq!(parse_mirror(""), None);
     }
 }

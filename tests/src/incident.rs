@@ -174,6 +174,7 @@ pub struct Request {
     pub time: String,
     pub device_ns: Option<u64>,
     pub status: Option<String>,
+    pub status_derived: bool,
     pub errno: Option<String>,
     pub path: Option<String>,
     pub nvme: Option<Nvme>,
@@ -196,6 +197,7 @@ pub struct Nvme {
 #[serde(default)]
 pub struct Device {
     pub disk: String,
+    pub path: Vec<String>,
     pub serial: Option<String>,
     pub backing_file: Option<String>,
 }

@@ -302,6 +302,7 @@ Exit codes: 0 all as expected, 1 a cell failed, 2 the lab could not run it.
   cargo xtask kernels --kernel 5.10 --arch amd64 --fs ext4 --fault write-error
   cargo xtask kernels --kernel any:6.16 --arch arm64 --fs xfs
   cargo xtask kernels --broker           Kafka itself, instead of the writer
+  cargo xtask kernels --stacks           partition, device-mapper, software RAID
   cargo xtask kernels --resume           only what has not passed with this agent
   cargo xtask kernels --page             the page of a matrix that is not whole yet")]
 pub struct KernelsArgs {
@@ -324,6 +325,11 @@ pub struct KernelsArgs {
     /// kernels of the subset, this machine's architecture, ext4]
     #[arg(long, conflicts_with_all = ["fault", "check"])]
     pub broker: bool,
+    /// Only with something between the file system and the disk: a partition,
+    /// device-mapper, software RAID [default: on the kernels of the subset, this
+    /// machine's architecture, ext4]
+    #[arg(long, conflicts_with_all = ["fault", "check", "broker"])]
+    pub stacks: bool,
     /// Make the agent attach its hooks in other forms than this: fexit, typed_tracepoint
     #[arg(long, value_name = "FORM", value_delimiter = ',')]
     pub avoid_form: Vec<String>,
@@ -343,8 +349,12 @@ pub struct KernelsArgs {
     #[arg(long, value_name = "FILE", requires = "arch")]
     pub agent: Option<PathBuf>,
     /// Boot nothing: write docs/KERNELS.md from what this agent has done so far
-    #[arg(long, conflicts_with_all = ["kernel", "fs", "fault", "check", "broker", "avoid_form", "resume", "keep", "json"])]
+    #[arg(long, conflicts_with_all = ["kernel", "fs", "fault", "check", "broker", "stacks", "avoid_form", "resume", "keep", "json"])]
     pub page: bool,
+    /// Boot nothing: write down the SHA-256 of the kernels' packages (tests/KERNELS.sha256),
+    /// for machines without the archive's keys
+    #[arg(long, conflicts_with_all = ["page", "fs", "fault", "check", "broker", "stacks", "avoid_form", "resume", "keep", "json"])]
+    pub record_sums: bool,
 }
 
 #[cfg(test)]

@@ -183,14 +183,25 @@ pub fn read_loop_label(path: &Path) -> Option<String> {
     (known == 0).then(|| String::from_utf8_lossy(&info.file_name[..end]).into_owned())
 }
 
+/// Metadata and journal at the front: high sectors are file data.
+const EXT4_OPTIONS: &str = "nodiscard,lazy_itable_init=0,lazy_journal_init=0,packed_meta_blocks=1";
+
+/// Makes an ext4 on what lies behind the first `offset_bytes` of an image.
+pub fn make_ext4_at(image: &Path, offset_bytes: u64, size_bytes: u64) -> anyhow::Result<()> {
+    let mut command = Command::new("mkfs.ext4");
+    command.args(["-q", "-F", "-b", "4096", "-E"]);
+    command.arg(format!("{EXT4_OPTIONS},offset={offset_bytes}"));
+    command.arg(image);
+    command.arg(((size_bytes - offset_bytes) / 4096).to_string());
+    run(&mut command).map(|_| ())
+}
+
 /// Makes a file system on the device.
 pub fn make_fs(device: &Path, fs: FsKind) -> anyhow::Result<()> {
     let mut command = match fs {
         FsKind::Ext4 => {
             let mut command = Command::new("mkfs.ext4");
-            // Metadata and journal at the front: high sectors are file data.
-            command.args(["-q", "-F", "-E"]);
-            command.arg("nodiscard,lazy_itable_init=0,lazy_journal_init=0,packed_meta_blocks=1");
+            command.args(["-q", "-F", "-E", EXT4_OPTIONS]);
             command
         }
         FsKind::Xfs => {

@@ -18,7 +18,8 @@ use super::fault::Fault;
 use super::hooks;
 use super::host::Host;
 use super::make;
-use super::protocol::{AGENT_PATH, CellResult, FromGuest, Outcome, Plan};
+use super::protocol::{AGENT_PATH, CellResult, FromGuest, Outcome, Plan, Stage};
+use super::stack::{self, Stack};
 use super::system;
 use super::watch::Watch;
 use crate::lab::Lab;
@@ -47,6 +48,8 @@ pub struct Machine {
     shown: Vec<&'static str>,
     nth_watch: usize,
     is_mounted: bool,
+    /// What is between the disk and the file system.
+    pub stack: Option<Stack>,
     /// What `check` has said.
     said_of_hooks: Value,
 }
@@ -65,18 +68,49 @@ impl Machine {
             shown: Vec::new(),
             nth_watch: 0,
             is_mounted: false,
+            stack: None,
             said_of_hooks: Value::Null,
         })
     }
 
-    /// The device node.
-    pub fn device(&self) -> PathBuf {
+    /// The device node of the disk.
+    pub fn disk(&self) -> PathBuf {
         Path::new("/dev").join(&self.plan.disk.name)
+    }
+
+    /// That of what is mounted.
+    pub fn device(&self) -> PathBuf {
+        match &self.stack {
+            Some(stack) => stack.device.clone(),
+            None => self.disk(),
+        }
+    }
+
+    /// Puts what a fault wants below the file system, in place of what is there.
+    fn restack(&mut self, fault: Fault) -> anyhow::Result<()> {
+        if self.is_mounted {
+            self.unmount()?;
+        }
+        if let Some(stack) = self.stack.take() {
+            stack.remove()?;
+        }
+        self.stack = Some(stack::build(&self.disk(), fault)?);
+        self.mount()
     }
 
     /// Runs `check`, then all cells.
     pub fn run(&mut self) -> anyhow::Result<()> {
-        self.mount()?;
+        match self
+            .plan
+            .cells
+            .first()
+            .copied()
+            .filter(|it| it.is_stacked())
+        {
+            Some(fault) => self.restack(fault)?,
+            None if self.plan.cells.contains(&Fault::LateModules) => self.load_late()?,
+            None => self.mount()?,
+        }
         self.check()?;
         for fault in self.plan.cells.clone() {
             self.host.progress(&format!("{} …", fault.name()))?;
@@ -109,6 +143,16 @@ impl Machine {
         Ok(())
     }
 
+    /// First the agent, then the modules of the disk.
+    fn load_late(&mut self) -> anyhow::Result<()> {
+        self.start_watch(Fault::LateModules)?;
+        // Its cell goes on with it.
+        self.shown.clear();
+        system::load_stage(Stage::Disk)?;
+        system::wait_for_path(&self.disk(), Duration::from_secs(30))?;
+        self.mount()
+    }
+
     fn mount(&mut self) -> anyhow::Result<()> {
         if self.is_mounted {
             return Ok(());
@@ -125,9 +169,14 @@ impl Machine {
     /// A file system that shut down or became read-only is whole again when it
     /// is mounted anew: its journal is replayed.
     pub fn remount(&mut self) -> anyhow::Result<()> {
+        self.unmount()?;
+        self.mount()
+    }
+
+    fn unmount(&mut self) -> anyhow::Result<()> {
         system::unmount(Path::new(DATA_DIR)).with_context(|| format!("unmount {DATA_DIR}"))?;
         self.is_mounted = false;
-        self.mount()
+        Ok(())
     }
 
     /// `check --json`, once: which form each hook has on this kernel.
@@ -177,6 +226,11 @@ impl Machine {
 
     fn run_cell(&mut self, fault: Fault) -> anyhow::Result<CellResult> {
         self.host.clear()?;
+        if fault.is_stacked() {
+            // It would keep the file system busy, and its kind of fault is shown.
+            self.stop_watch()?;
+            self.restack(fault)?;
+        }
         let log_dir = Path::new(DATA_DIR).join(fault.name());
         let config = make::writer_config(fault, &log_dir);
         self.start_watch(fault)?;
@@ -238,6 +292,10 @@ impl Machine {
             arch: self.arch.clone(),
             disk: self.plan.disk.name.clone(),
             serial: self.plan.disk.serial.clone(),
+            layers: match &self.stack {
+                Some(stack) => stack.layers.clone(),
+                None => Vec::new(),
+            },
             writer_pid,
             victim: victim.to_string_lossy().into_owned(),
             caller_errnos: parse_errnos(&server_log),
@@ -254,6 +312,9 @@ impl Machine {
                 &self.said_of_hooks,
                 &self.plan.agent_args,
             ));
+        }
+        if fault == Fault::LateModules {
+            asserts.extend(hooks::compare_late(&lines));
         }
         let (outcome, why) = expect::conclude(&asserts);
         if outcome == Outcome::Failed {

@@ -3,6 +3,8 @@
 //! collects, the tests make up.
 
 mod broker;
+mod request;
+mod stack;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +43,8 @@ pub struct Evidence {
     pub disk: String,
     /// Its serial number.
     pub serial: String,
+    /// What is between it and the file system, top first.
+    pub layers: Vec<String>,
     /// The writer.
     pub writer_pid: u32,
     /// The segment that was hit.
@@ -59,6 +63,13 @@ pub struct Evidence {
     pub broker: Option<BrokerTruth>,
 }
 
+/// Nobody is blamed.
+const NO_CAUSE: &str = "no cause";
+
+fn cause_of(incident: &Incident) -> &str {
+    incident.cause.as_deref().unwrap_or(NO_CAUSE)
+}
+
 /// The answer that each fault must get.
 struct Wanted {
     verdict: &'static str,
@@ -68,11 +79,18 @@ struct Wanted {
 }
 
 fn wanted(fault: Fault) -> Option<Wanted> {
-    let (verdict, cause, also): (_, _, &[_]) = match fault {
+    let (verdict, cause, also): (_, _, &[_]) = match fault.on_disk() {
         Fault::Healthy | Fault::BrokenFact => return None,
-        Fault::WriteError | Fault::LateError | Fault::BrokerWriteError => {
-            ("CONFIRMED", "device-error", &[])
-        }
+        Fault::WriteError
+        | Fault::LateError
+        | Fault::BrokerWriteError
+        | Fault::Partition
+        | Fault::DmLinear
+        | Fault::Md
+        | Fault::LateModules => ("CONFIRMED", "device-error", &[]),
+        // What a layer does by itself, no request of a disk has seen.
+        Fault::DmDelay => ("STALLED", NO_CAUSE, &[]),
+        Fault::DmError => ("CONFIRMED", NO_CAUSE, &[]),
         // The journal's own flush may be the first that fails.
         Fault::FlushError => ("CONFIRMED", "device-error", &["journal"]),
         Fault::Stall | Fault::BrokerHang => ("STALLED", "device-stall", &[]),
@@ -97,9 +115,8 @@ fn wanted(fault: Fault) -> Option<Wanted> {
 /// The incident that answers the fault, once it is there.
 pub fn find_answer(fault: Fault, told: &[Told]) -> Option<&Told> {
     let wanted = wanted(fault)?;
-    let is_answer = |told: &&Told| {
-        told.last.verdict == wanted.verdict && told.last.cause.as_deref() == Some(wanted.cause)
-    };
+    let is_answer =
+        |told: &&Told| told.last.verdict == wanted.verdict && cause_of(&told.last) == wanted.cause;
     told.iter().find(is_answer)
 }
 
@@ -109,8 +126,10 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
         return false;
     };
     let syncs = &answer.last.syncs;
-    match fault {
+    match fault.on_disk() {
         Fault::Healthy | Fault::BrokenFact => true,
+        // The next write is held as well.
+        Fault::DmDelay => answer.was_in_flight,
         Fault::Stall | Fault::BrokerHang => {
             answer.was_in_flight && syncs.iter().all(|sync| !sync.in_flight)
         }
@@ -119,9 +138,13 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
         Fault::FlushError | Fault::JournalError | Fault::Timeout | Fault::Removed => {
             syncs.iter().any(|sync| sync.errno.is_some())
         }
-        Fault::WriteError => !answer.last.log_events.is_empty(),
-        Fault::NoSpace => !answer.last.log_events.is_empty(),
-        Fault::BrokerWriteError => {
+        Fault::WriteError
+        | Fault::Partition
+        | Fault::DmLinear
+        | Fault::Md
+        | Fault::LateModules
+        | Fault::NoSpace => !answer.last.log_events.is_empty(),
+        Fault::BrokerWriteError | Fault::DmError => {
             !answer.last.log_events.is_empty() && syncs.iter().any(|sync| sync.errno.is_some())
         }
     }
@@ -200,7 +223,7 @@ impl Sheet<'_> {
     fn check_nothing_false(&mut self) {
         let wanted = wanted(self.evidence.fault);
         let is_true = |incident: &Incident| {
-            let cause = incident.cause.as_deref().unwrap_or("none");
+            let cause = cause_of(incident);
             wanted
                 .as_ref()
                 .is_some_and(|wanted| cause == wanted.cause || wanted.also.contains(&cause))
@@ -227,9 +250,15 @@ impl Sheet<'_> {
         );
         let Some(answer) = answer else { return };
         self.check_device(&answer.last);
-        match evidence.fault {
+        match evidence.fault.on_disk() {
             Fault::Healthy | Fault::BrokenFact | Fault::NoSpace => {}
-            Fault::WriteError => {
+            Fault::DmDelay => self.check_held_above(answer),
+            Fault::DmError => self.check_failed_above(&answer.last),
+            Fault::WriteError
+            | Fault::Partition
+            | Fault::DmLinear
+            | Fault::Md
+            | Fault::LateModules => {
                 self.check_failed_sync(&answer.last);
                 self.check_write(&answer.last, true);
                 self.check_line(&answer.last);
@@ -266,6 +295,7 @@ impl Sheet<'_> {
             &serial,
             device.serial.as_deref().unwrap_or("none"),
         );
+        self.check_layers(&device.path);
     }
 
     /// A sync of the writer failed with what its caller was told.
@@ -284,63 +314,12 @@ impl Sheet<'_> {
             &list(&evidence.caller_errnos, "none printed"),
             &list(&errnos, "no failed sync"),
         );
-        if matches!(evidence.fault, Fault::WriteError | Fault::LateError) {
+        let of_victim = [Fault::WriteError, Fault::LateError, Fault::DmError];
+        if of_victim.contains(&evidence.fault.on_disk()) {
             let paths: Vec<String> = syncs.iter().filter_map(|sync| sync.path.clone()).collect();
             let is_named = paths.contains(&evidence.victim);
             self.put("file", is_named, &evidence.victim, &list(&paths, "no file"));
         }
-    }
-
-    /// The write that failed: on the right disk, of a sector that really failed,
-    /// with the status that an NVMe write fault has.
-    fn check_write(&mut self, incident: &Incident, is_data: bool) {
-        let evidence = self.evidence;
-        let failed = evidence.truth.iter().filter(|truth| truth.errno != 0);
-        let sectors: Vec<String> = failed
-            .clone()
-            .map(|truth| truth.sector.to_string())
-            .collect();
-        let request = incident
-            .requests
-            .iter()
-            .find(|request| request.errno.is_some());
-        let Some(request) = request else {
-            self.put("failed request", false, "one", "none");
-            return;
-        };
-        let sector = request
-            .sector
-            .map_or("none".to_owned(), |sector| sector.to_string());
-        let is_real = failed.clone().any(|truth| overlaps(truth, request));
-        self.put("sector", is_real, &list(&sectors, "none failed"), &sector);
-        self.check_request(request, (2, 0x80), "MEDIUM");
-        if is_data {
-            let path = request.path.as_deref().unwrap_or("no file");
-            self.is("request's file", &evidence.victim, path);
-        }
-    }
-
-    fn check_flush(&mut self, incident: &Incident) {
-        let is_flush = |request: &&Request| request.op == "flush" && request.errno.is_some();
-        match incident.requests.iter().find(is_flush) {
-            Some(request) => {
-                let disk = self.evidence.disk.clone();
-                self.is("request's disk", &disk, &request.disk);
-            }
-            None => self.put("failed flush", false, "one", "none"),
-        }
-    }
-
-    fn check_request(&mut self, request: &Request, (sct, sc): (u8, u8), status: &str) {
-        let disk = self.evidence.disk.clone();
-        self.is("request's disk", &disk, &request.disk);
-        let got = request.status.as_deref().unwrap_or("none");
-        self.is("block status", status, got);
-        let nvme = match &request.nvme {
-            Some(nvme) => format!("SCT {:X}h, SC {:02X}h", nvme.sct, nvme.sc),
-            None => "none".to_owned(),
-        };
-        self.is("NVMe status", &format!("SCT {sct:X}h, SC {sc:02X}h"), &nvme);
     }
 
     fn check_line(&mut self, incident: &Incident) {
@@ -433,8 +412,7 @@ fn overlaps(truth: &TruthRequest, request: &Request) -> bool {
 }
 
 fn headline(incident: &Incident) -> String {
-    let cause = incident.cause.as_deref().unwrap_or("no cause");
-    format!("{} {cause}", incident.verdict)
+    format!("{} {}", incident.verdict, cause_of(incident))
 }
 
 fn list(items: &[String], none: &str) -> String {

@@ -82,6 +82,7 @@ fn evidence(fault: Fault, truth: TruthRequest, incidents: Vec<Incident>) -> Evid
         arch: "x86_64".into(),
         disk: "nvme0n1".into(),
         serial: "S1".into(),
+        layers: Vec::new(),
         writer_pid: 7,
         victim: VICTIM.into(),
         caller_errnos: vec!["ENODATA".into()],
@@ -220,4 +221,69 @@ fn a_gap_has_its_reason_and_a_failure_comes_first() {
         conclude(&all),
         (Outcome::Failed, "n: g instead of w".to_owned())
     );
+}
+
+#[test]
+fn before_5_16_a_status_is_made_of_its_errno_and_says_so() {
+    let mut incident = incident();
+    incident.requests[0].status_derived = true;
+    let mut evidence = evidence(Fault::WriteError, truth(5, 0), vec![incident]);
+    assert_eq!(failed(&evidence), ["block status"]);
+    evidence.kernel = "5.10.0-32-cloud-amd64".into();
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.requests[0].status_derived = false;
+    assert_eq!(failed(&evidence), ["block status"]);
+}
+
+#[test]
+fn each_layer_must_be_named() {
+    let layers = |path: &[&str]| {
+        let mut incident = incident();
+        if let Some(device) = &mut incident.device {
+            device.path = path.iter().map(|&step| step.to_owned()).collect();
+        }
+        let mut evidence = evidence(Fault::Md, truth(5, 0), vec![incident]);
+        evidence.layers = vec!["md0".into(), "nvme0n1p1".into()];
+        failed(&evidence)
+    };
+    assert_eq!(layers(&["md0 (raid0)", "nvme0n1p1", "nvme0n1"]), [""; 0]);
+    assert_eq!(layers(&["md0", "nvme0n1"]), ["layers"]);
+    assert_eq!(layers(&["nvme0n1"]), ["layers"]);
+}
+
+#[test]
+fn for_what_a_layer_does_no_request_may_be_blamed() {
+    let mut failing = incident();
+    failing.cause = None;
+    failing.requests.clear();
+    let mut of_error = evidence(Fault::DmError, truth(0, 0), vec![failing]);
+    assert_eq!(failed(&of_error), [""; 0]);
+    of_error.told[0].last.requests = incident().requests;
+    assert_eq!(failed(&of_error), ["requests blamed"]);
+
+    let mut held = incident();
+    (held.verdict, held.cause) = ("STALLED".into(), None);
+    held.requests.clear();
+    let mut of_delay = evidence(Fault::DmDelay, truth(0, 0), vec![held]);
+    assert_eq!(failed(&of_delay), ["told in flight"]);
+    of_delay.told[0].was_in_flight = true;
+    assert_eq!(failed(&of_delay), [""; 0]);
+    of_delay.told[0].last.cause = Some("device-stall".into());
+    assert_eq!(failed(&of_delay), ["nothing false", "verdict and cause"]);
+}
+
+#[test]
+fn a_flush_that_xfs_of_5_10_keeps_to_itself_is_a_gap_if_its_log_is_told_of() {
+    let mut of_log = incident();
+    of_log.cause = Some("journal".into());
+    let mut of_append = incident();
+    (of_append.verdict, of_append.cause) = ("UNKNOWN".into(), None);
+    of_append.syncs.clear();
+    let mut evidence = evidence(Fault::FlushError, truth(5, 0), vec![of_log, of_append]);
+    evidence.fs = FsKind::Xfs;
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.kernel = "5.10.0-32-cloud-amd64".into();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
+    evidence.told.remove(0);
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
 }

@@ -37,13 +37,53 @@ pub enum Fault {
     BrokerHang,
     /// Under a real broker: no file of a log directory can be written
     BrokerWriteError,
+    /// On a partition: a write fails while a sync waits for it
+    Partition,
+    /// The same on device-mapper's linear target
+    DmLinear,
+    /// The same on software RAID (level 0) over a partition
+    Md,
+    /// device-mapper's delay target holds writes that never reached the disk
+    DmDelay,
+    /// device-mapper's error target fails writes that never reached the disk
+    DmError,
+    /// The agent is there before the modules of the disk and of its file system are; then
+    /// a write fails while a sync waits for it
+    LateModules,
 }
 
 impl Fault {
     /// Those of the matrix, in their order.
     pub fn all() -> &'static [Fault] {
-        let (all, _) = Fault::value_variants().split_at(Fault::value_variants().len() - 2);
+        let others = Fault::broker().len() + Fault::stacked().len() + 1;
+        let (all, _) = Fault::value_variants().split_at(Fault::value_variants().len() - others);
         all
+    }
+
+    /// Those with something between the file system and the disk, in their order.
+    pub fn stacked() -> &'static [Fault] {
+        &[
+            Fault::Partition,
+            Fault::DmLinear,
+            Fault::Md,
+            Fault::DmDelay,
+            Fault::DmError,
+        ]
+    }
+
+    /// There is something between the file system and the disk.
+    pub fn is_stacked(self) -> bool {
+        Fault::stacked().contains(&self)
+    }
+
+    /// What is done to the disk itself.
+    pub fn on_disk(self) -> Fault {
+        match self {
+            Fault::Partition | Fault::DmLinear | Fault::Md | Fault::LateModules => {
+                Fault::WriteError
+            }
+            fault => fault,
+        }
     }
 
     /// Those under a real broker, in their order.
@@ -72,6 +112,12 @@ impl Fault {
             Fault::Removed => "removed",
             Fault::BrokerHang => "broker-hang",
             Fault::BrokerWriteError => "broker-write-error",
+            Fault::Partition => "partition",
+            Fault::DmLinear => "dm-linear",
+            Fault::Md => "md",
+            Fault::DmDelay => "dm-delay",
+            Fault::DmError => "dm-error",
+            Fault::LateModules => "late-modules",
         }
     }
 
@@ -96,12 +142,15 @@ impl Fault {
 }
 
 /// Which of these faults go into which boot: as few boots as possible, a fatal
-/// one last in each, those of a broker by themselves.
+/// one last in each; those of a broker, those on stacks and late modules by themselves.
 pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     let mut faults = faults.to_vec();
     faults.sort();
     faults.dedup();
     let (brokers, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_brokers());
+    let (stacked, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_stacked());
+    let (late, faults): (Vec<_>, Vec<_>) =
+        (faults.into_iter()).partition(|f| *f == Fault::LateModules);
     let (fatal, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_fatal());
     let mut boots: Vec<Vec<Fault>> = fatal.into_iter().map(|fault| vec![fault]).collect();
     if boots.is_empty() && !others.is_empty() {
@@ -111,9 +160,11 @@ pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     if let Some(last) = boots.last_mut() {
         last.splice(0..0, others);
     }
-    if !brokers.is_empty() {
-        boots.push(brokers);
-    }
+    boots.extend(
+        [brokers, stacked, late]
+            .into_iter()
+            .filter(|boot| !boot.is_empty()),
+    );
     boots
 }
 
@@ -146,12 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn those_of_a_broker_are_the_last_and_have_a_boot_of_their_own() {
-        let all: Vec<Fault> = [Fault::all(), Fault::broker()].concat();
+    fn what_is_not_of_the_matrix_has_boots_of_its_own() {
+        let late = &[Fault::LateModules][..];
+        let all: Vec<Fault> = [Fault::all(), Fault::broker(), Fault::stacked(), late].concat();
         assert_eq!(all, Fault::value_variants());
         let boots = deal_boots(&all);
-        assert_eq!(boots.len(), deal_boots(Fault::all()).len() + 1);
-        assert_eq!(boots.last().map(Vec::as_slice), Some(Fault::broker()));
+        let matrix = deal_boots(Fault::all());
+        assert_eq!(boots[..matrix.len()], matrix);
+        assert_eq!(
+            boots[matrix.len()..],
+            [Fault::broker(), Fault::stacked(), late]
+        );
     }
 
     #[test]

@@ -37,6 +37,45 @@ pub fn break_facts(btf: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     Ok(btf.into_bytes())
 }
 
+/// Hooks on events of modules of the disk and of its file system.
+const OF_MODULES: [&str; 3] = ["ext4_sync_file_enter", "jbd2_commit", "nvme_complete_rq"];
+/// What a hook says that needs to know its module before the agent starts.
+const TOO_LATE: &str = "was loaded after the agent";
+
+/// Hooks of modules that are loaded after the agent wait for them; then they are
+/// attached, or say that the agent must be started again.
+pub fn compare_late(lines: &[String]) -> Vec<Assertion> {
+    let lines: Vec<Value> = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let row_of = |name: &str| {
+        let of_hook = |line: &&Value| line["type"] == "hook" && line["name"] == name;
+        let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        let states: Vec<(String, String)> = lines
+            .iter()
+            .filter(of_hook)
+            .map(|line| (text(line, "state"), text(line, "reason")))
+            .collect();
+        let waited = states.first().is_some_and(|(state, _)| state == "waiting");
+        let came = states.last().is_some_and(|(state, reason)| {
+            let is_in_use = ["attached", "unproven"].contains(&state.as_str());
+            is_in_use || state == "failed" && reason.contains(TOO_LATE)
+        });
+        let shown: Vec<String> = states
+            .iter()
+            .map(|(state, reason)| show(state, reason))
+            .collect();
+        row(
+            name,
+            waited && came,
+            "waiting, then in use",
+            &shown.join(", "),
+        )
+    };
+    OF_MODULES.map(row_of).to_vec()
+}
+
 /// Each hook that depends on a broken fact is refused with a reason; no other is.
 pub fn compare_broken(report: &Value) -> Vec<Assertion> {
     let mut rows = Vec::new();
@@ -139,6 +178,29 @@ mod tests {
         failed
             .map(|row| (row.name.as_str(), row.got.as_str()))
             .collect()
+    }
+
+    #[test]
+    fn a_hook_of_a_late_module_waits_first() {
+        let line = |name: &str, state: &str, reason: &str| {
+            serde_json::json!({"type": "hook", "name": name, "state": state, "reason": reason})
+                .to_string()
+        };
+        let late = "jbd2 was loaded after the agent, which must know x before: restart it";
+        let mut lines: Vec<String> = OF_MODULES
+            .iter()
+            .map(|name| line(name, "waiting", "is not loaded"))
+            .collect();
+        let passed = |lines: &[String]| {
+            let rows = compare_late(lines);
+            rows.iter().map(|row| row.passed).collect::<Vec<_>>()
+        };
+        assert_eq!(passed(&lines), [false; 3]);
+        lines.push(line(OF_MODULES[0], "attached", ""));
+        lines.push(line(OF_MODULES[1], "failed", late));
+        lines.push(line(OF_MODULES[2], "failed", "load: permission denied"));
+        assert_eq!(passed(&lines), [true, true, false]);
+        assert_eq!(passed(&lines[3..]), [false; 3]);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use anyhow::Context;
 
 use super::broker;
 use super::cells::Machine;
+use super::fault::Fault;
 use super::host::Host;
-use super::protocol::{FromGuest, PLAN_PATH, PORT, Plan};
+use super::protocol::{FromGuest, PLAN_PATH, PORT, Plan, Stage};
 use super::system;
 
 /// Never returns.
@@ -29,7 +30,11 @@ fn run() -> anyhow::Result<()> {
     if plan.broker_disk.is_some() {
         broker::set_environment();
     }
-    system::load_modules()?;
+    system::load_stage(Stage::First)?;
+    let is_agent_first = plan.cells.contains(&Fault::LateModules);
+    if !is_agent_first {
+        system::load_stage(Stage::Disk)?;
+    }
     let mut host = Host::open(&system::find_port(Path::new("/sys"), PORT)?)?;
     let (kernel, arch) = system::uname();
     host.say(&FromGuest::Hello {
@@ -37,7 +42,11 @@ fn run() -> anyhow::Result<()> {
         arch: arch.clone(),
     })?;
     let device = Path::new("/dev").join(&plan.disk.name);
-    if let Err(err) = system::wait_for_path(&device, Duration::from_secs(30)) {
+    let there = match is_agent_first {
+        true => Ok(()),
+        false => system::wait_for_path(&device, Duration::from_secs(30)),
+    };
+    if let Err(err) = there {
         host.progress(&format!("error: {err:#}"))?;
         return Err(err);
     }

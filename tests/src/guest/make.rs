@@ -50,7 +50,7 @@ const LATE_MS: u64 = 7000;
 pub fn kind(fault: Fault) -> &'static str {
     match fault {
         Fault::Healthy | Fault::BrokenFact => "nothing",
-        Fault::Stall | Fault::Reset | Fault::BrokerHang => "stall",
+        Fault::Stall | Fault::Reset | Fault::BrokerHang | Fault::DmDelay => "stall",
         Fault::NoSpace => "no-space",
         Fault::WriteError
         | Fault::LateError
@@ -58,7 +58,12 @@ pub fn kind(fault: Fault) -> &'static str {
         | Fault::JournalError
         | Fault::Timeout
         | Fault::Removed
-        | Fault::BrokerWriteError => "error",
+        | Fault::BrokerWriteError
+        | Fault::Partition
+        | Fault::DmLinear
+        | Fault::Md
+        | Fault::DmError
+        | Fault::LateModules => "error",
     }
 }
 
@@ -100,8 +105,10 @@ pub fn answer_limit(fault: Fault) -> Duration {
     Duration::from_secs(match fault {
         Fault::Healthy | Fault::BrokenFact => 0,
         Fault::WriteError | Fault::FlushError | Fault::NoSpace => 20,
+        Fault::Partition | Fault::DmLinear | Fault::Md => 20,
+        Fault::DmError | Fault::LateModules => 20,
         Fault::JournalError => 30,
-        Fault::LateError | Fault::Stall | Fault::Reset => 30,
+        Fault::LateError | Fault::Stall | Fault::Reset | Fault::DmDelay => 30,
         Fault::Timeout => 120,
         Fault::Removed | Fault::BrokerHang | Fault::BrokerWriteError => 60,
     })
@@ -110,12 +117,18 @@ pub fn answer_limit(fault: Fault) -> Duration {
 /// Makes the fault.
 pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Result<()> {
     // Extent by extent: between them may lie blocks of other files.
-    let on_victim = |rule: Rule| -> anyhow::Result<Vec<Rule>> {
+    let stack = machine.stack.clone();
+    let sectors_of_victim = || -> anyhow::Result<Vec<(u64, u64)>> {
         let sectors = read_file_sectors(victim)?;
         anyhow::ensure!(!sectors.is_empty(), "the segment has no blocks yet");
+        Ok(sectors)
+    };
+    let on_disk = |sector: u64| stack.as_ref().map_or(sector, |stack| stack.on_disk(sector));
+    let on_victim = |rule: Rule| -> anyhow::Result<Vec<Rule>> {
+        let sectors = sectors_of_victim()?;
         let ranges = sectors.iter();
         Ok(ranges
-            .map(|(first, last)| rule.clone().sectors(*first, *last))
+            .map(|(first, last)| rule.clone().sectors(on_disk(*first), on_disk(*last)))
             .collect())
     };
     let once_on_victim = |rule: Rule| -> anyhow::Result<Vec<Rule>> {
@@ -124,9 +137,13 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
         Ok(rules)
     };
     let write = || Rule::on(RuleOp::Write);
-    match fault {
+    match fault.on_disk() {
         Fault::Healthy | Fault::BrokenFact => {}
-        Fault::WriteError => {
+        Fault::DmDelay | Fault::DmError => {
+            let stack = stack.as_ref().context("there is no stack")?;
+            stack.harm(&machine.disk(), sectors_of_victim()?.first().copied())?;
+        }
+        Fault::WriteError | Fault::Partition | Fault::DmLinear | Fault::Md | Fault::LateModules => {
             machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }
         Fault::LateError => {
@@ -194,6 +211,9 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
 /// Takes the fault away, as soon as it was told of.
 pub fn end(machine: &mut Machine, fault: Fault) -> anyhow::Result<()> {
     machine.host.clear()?;
+    if let (Fault::DmDelay | Fault::DmError, Some(stack)) = (fault, &machine.stack) {
+        stack.harm(&machine.disk(), None)?;
+    }
     if fault == Fault::LateError {
         write_back_after(3000)?;
     }

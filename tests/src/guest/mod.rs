@@ -5,8 +5,9 @@
 //! `base64` carries files in them, `host` is the guest's end of the line.
 //! `init` is process 1, `system` what it owes the machine, `cells` runs the plan,
 //! `watch` is the agent over a writer, `broker` a real broker in its place, `make`
-//! makes the faults, `journal` finds where one goes. `expect` says what must be told of them, `gaps` what cannot, `hooks` what
-//! `check` must say.
+//! makes the faults, `journal` finds where one goes, `stack` builds what is between
+//! file system and disk. `expect` says what must be told of them, `gaps` what cannot,
+//! `hooks` what `check` must say.
 //! The host's side is in xtask.
 
 pub mod base64;
@@ -21,5 +22,6 @@ pub mod init;
 pub mod journal;
 pub mod make;
 pub mod protocol;
+pub mod stack;
 pub mod system;
 pub mod watch;

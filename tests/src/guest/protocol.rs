@@ -23,8 +23,26 @@ pub const AGENT_PATH: &str = "/fsyncscope";
 /// The folder of the modules.
 pub const MODULES_DIR: &str = "/modules";
 
+/// When a module is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// At once: the line to the host, what others need.
+    First,
+    /// Then: the disk and its file systems.
+    Disk,
+    /// What stands between them, when a cell asks for it.
+    Stack,
+}
+
+impl Stage {
+    /// All, in order.
+    pub const ALL: [Stage; 3] = [Stage::First, Stage::Disk, Stage::Stack];
+}
+
 /// The modules to load, a file name of [`MODULES_DIR`] a line, in this order.
-pub const MODULES_ORDER: &str = "/modules/order";
+pub fn modules_order(stage: Stage) -> String {
+    format!("{MODULES_DIR}/order-{stage:?}").to_lowercase()
+}
 
 /// How many bytes of a file go into one line at most.
 pub const FILE_CHUNK_BYTES: usize = 48 << 10;

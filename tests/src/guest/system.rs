@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::protocol::{MODULES_DIR, MODULES_ORDER};
+use super::protocol::{MODULES_DIR, Stage, modules_order};
 
 /// Source, target, type; in this order.
 const MOUNTS: [(&str, &str, &str); 6] = [
@@ -126,11 +126,12 @@ pub fn open_console() {
     }
 }
 
-/// Loads the modules of the initramfs in their order.
-pub fn load_modules() -> anyhow::Result<()> {
-    let order = match fs::read_to_string(MODULES_ORDER) {
+/// Loads the modules of a stage in their order.
+pub fn load_stage(stage: Stage) -> anyhow::Result<()> {
+    let path = modules_order(stage);
+    let order = match fs::read_to_string(&path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-        order => order.with_context(|| format!("read {MODULES_ORDER}"))?,
+        order => order.with_context(|| format!("read {path}"))?,
     };
     for name in order.lines().map(str::trim).filter(|name| !name.is_empty()) {
         load_module(name)?;

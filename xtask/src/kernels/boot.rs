@@ -15,7 +15,9 @@ use anyhow::Context;
 use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::guest::base64;
 use fsyncscope_tests::guest::fault::Fault;
-use fsyncscope_tests::guest::protocol::{CellResult, FromGuest, Outcome, Plan, PlanDisk, ToGuest};
+use fsyncscope_tests::guest::protocol::{
+    CellResult, FromGuest, Outcome, Plan, PlanDisk, Stage, ToGuest, modules_order,
+};
 use fsyncscope_tests::lab::Lab;
 use serde_json::Value;
 
@@ -56,6 +58,13 @@ pub struct Job {
     pub keep_all: bool,
 }
 
+impl Job {
+    /// Its disk is partitioned.
+    fn has_stack(&self) -> bool {
+        self.faults.iter().any(|fault| fault.is_stacked())
+    }
+}
+
 /// What came out of a boot.
 #[derive(Debug, Default)]
 pub struct Record {
@@ -85,7 +94,7 @@ pub fn run(
     fs::create_dir_all(evidence).with_context(|| format!("create {}", evidence.display()))?;
     let initramfs = dir.join("initramfs");
     fs::write(&initramfs, pack(image, programs, job)?).context("write the initramfs")?;
-    let disk = GuestDisk::serve(lab, &dir, job.fs)?;
+    let disk = GuestDisk::serve(lab, &dir, job.fs, job.has_stack())?;
     let broker_disk = job.broker_disk.as_deref();
     let mut machine = Machine::start(lab, &dir, image, &initramfs, &disk.file(), broker_disk)?;
     let stream = machine.connect()?;
@@ -127,13 +136,19 @@ fn pack(image: &Image, programs: &Programs, job: &Job) -> anyhow::Result<Vec<u8>
     cpio.program("init", &programs.init);
     cpio.program("fsyncscope", &programs.agent);
     cpio.file("plan.json", &serde_json::to_vec(&plan)?);
-    let mut order = String::new();
     for module in &image.modules {
         cpio.file(&format!("modules/{}", module.file_name), &module.bytes);
-        order.push_str(&module.file_name);
-        order.push('\n');
     }
-    cpio.file("modules/order", order.as_bytes());
+    for stage in Stage::ALL {
+        let modules = image.modules.iter().filter(|module| module.stage == stage);
+        let order: String = modules
+            .map(|module| format!("{}\n", module.file_name))
+            .collect();
+        cpio.file(
+            modules_order(stage).trim_start_matches('/'),
+            order.as_bytes(),
+        );
+    }
     Ok(cpio.finish())
 }
 

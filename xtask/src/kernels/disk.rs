@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fsyncscope_tests::faultdisk::{self, Command, Control, FsKind, Rule, TruthEntry, device};
+use fsyncscope_tests::guest::stack::FIRST_SECTOR;
 use fsyncscope_tests::lab::Lab;
 use fsyncscope_tests::proc;
 
@@ -29,8 +30,9 @@ pub struct GuestDisk {
 }
 
 impl GuestDisk {
-    /// Serves a new one below this folder of the lab.
-    pub fn serve(lab: &Lab, dir: &Path, fs: FsKind) -> anyhow::Result<Self> {
+    /// Serves a new one below this folder of the lab. `has_stack`: its file system
+    /// begins where the guest's partition does.
+    pub fn serve(lab: &Lab, dir: &Path, fs: FsKind, has_stack: bool) -> anyhow::Result<Self> {
         let mountpoint = dir.join("fuse");
         fs::create_dir_all(&mountpoint)
             .with_context(|| format!("create {}", mountpoint.display()))?;
@@ -56,7 +58,10 @@ impl GuestDisk {
             server,
         };
         disk.wait_until_served(&errors)?;
-        device::make_fs(&disk.file(), fs)?;
+        match has_stack {
+            true => device::make_ext4_at(&disk.file(), FIRST_SECTOR * 512, SIZE_BYTES)?,
+            false => device::make_fs(&disk.file(), fs)?,
+        }
         Ok(disk)
     }
 

@@ -62,7 +62,7 @@ pub fn get(cache: &Path, archive: &Archive, kernel: &Kernel, arch: Arch) -> anyh
         None => Vec::new(),
     };
     Ok(Image {
-        version: kernel.version.clone(),
+        version: kernel.name(),
         release: found.release,
         arch,
         vmlinuz,

@@ -13,6 +13,19 @@ pub struct Kernel {
     pub flavour: String,
     /// Part of the subset for every change.
     pub is_ci: bool,
+    /// Not part of the matrix: its disk and file system are modules, which are loaded
+    /// after the agent.
+    pub is_late: bool,
+}
+
+impl Kernel {
+    /// As it is asked for.
+    pub fn name(&self) -> String {
+        match &*self.flavour {
+            "cloud" => self.version.clone(),
+            flavour => format!("{}-{flavour}", self.version),
+        }
+    }
 }
 
 /// The list, from its text.
@@ -21,17 +34,21 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Kernel>> {
     for (index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let (version, flavour, is_ci) = match words[..] {
+        let (version, flavour, mark) = match words[..] {
             [] => continue,
-            [version, flavour] => (version, flavour, false),
-            [version, flavour, "ci"] => (version, flavour, true),
-            _ => bail!("tests/KERNELS:{}: not `VERSION FLAVOUR [ci]`", index + 1),
+            [version, flavour] => (version, flavour, ""),
+            [version, flavour, mark @ ("ci" | "late-modules")] => (version, flavour, mark),
+            _ => bail!(
+                "tests/KERNELS:{}: not `VERSION FLAVOUR [ci|late-modules]`",
+                index + 1
+            ),
         };
         parse_version(version).with_context(|| format!("tests/KERNELS:{}", index + 1))?;
         kernels.push(Kernel {
             version: version.to_owned(),
             flavour: flavour.to_owned(),
-            is_ci,
+            is_ci: mark == "ci",
+            is_late: mark == "late-modules",
         });
     }
     Ok(kernels)
@@ -52,11 +69,12 @@ fn pick_one(list: &[Kernel], asked: &str) -> anyhow::Result<Kernel> {
             version: version.to_owned(),
             flavour: "cloud".to_owned(),
             is_ci: false,
+            is_late: false,
         });
     }
-    let found = list.iter().find(|kernel| kernel.version == asked);
+    let found = list.iter().find(|kernel| kernel.name() == asked);
     found.cloned().with_context(|| {
-        let known: Vec<&str> = list.iter().map(|kernel| &*kernel.version).collect();
+        let known: Vec<String> = list.iter().map(Kernel::name).collect();
         format!(
             "--kernel {asked}: not in tests/KERNELS, which has {}; any:{asked} asks the archive",
             known.join(", ")

@@ -19,6 +19,7 @@ mod list;
 mod modules;
 mod page;
 mod qemu;
+mod sums;
 mod table;
 mod work;
 
@@ -29,7 +30,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::guest::fault::{Fault, deal_boots};
 use fsyncscope_tests::lab::Lab;
@@ -63,6 +64,9 @@ pub fn main(args: &KernelsArgs) -> anyhow::Result<u8> {
     if args.page {
         return write_page(args);
     }
+    if args.record_sums {
+        return record_sums(args);
+    }
     let outcome = run(args, None)?;
     Ok(outcome.exit_code())
 }
@@ -79,12 +83,13 @@ const SUBSET_LIMIT: Duration = Duration::from_secs(12 * 60);
 pub fn subset() -> anyhow::Result<table::Outcome> {
     let kernels = known_kernels()?.into_iter().filter(|kernel| kernel.is_ci);
     let args = KernelsArgs {
-        kernel: kernels.map(|kernel| kernel.version).collect(),
+        kernel: kernels.map(|kernel| kernel.name()).collect(),
         arch: Vec::new(),
         fs: vec![FsKind::Ext4],
         fault: vec![Fault::WriteError, Fault::LateError],
         check: false,
         broker: false,
+        stacks: false,
         avoid_form: Vec::new(),
         vms: 2,
         resume: false,
@@ -92,6 +97,7 @@ pub fn subset() -> anyhow::Result<table::Outcome> {
         keep: false,
         agent: None,
         page: false,
+        record_sums: false,
     };
     run(&args, Some(SUBSET_LIMIT))
 }
@@ -104,21 +110,25 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
         return Err(Obstacle::NoFuse.into());
     }
     let mut known = known_kernels()?;
-    if args.broker && args.kernel.is_empty() {
+    if (args.broker || args.stacks) && args.kernel.is_empty() {
         known.retain(|kernel| kernel.is_ci);
     }
     let kernels = list::pick(&known, &args.kernel)?;
-    let (all_archs, all_fs, all_faults) = match args.broker {
-        true => (&[Arch::HOST][..], &[FsKind::Ext4][..], Fault::broker()),
-        false => (
-            &Arch::ALL[..],
-            &[FsKind::Ext4, FsKind::Xfs][..],
+    let few = (&[Arch::HOST][..], &[FsKind::Ext4][..]);
+    let ((all_archs, all_fs), all_faults) = match (args.broker, args.stacks) {
+        (true, _) => (few, Fault::broker()),
+        (_, true) => (few, Fault::stacked()),
+        _ => (
+            (&Arch::ALL[..], &[FsKind::Ext4, FsKind::Xfs][..]),
             Fault::all(),
         ),
     };
     let archs = or_all(&args.arch, all_archs);
     let file_systems = or_all(&args.fs, all_fs);
     let faults = or_all(&args.fault, all_faults);
+    if file_systems.contains(&FsKind::Xfs) && faults.iter().any(|fault| fault.is_stacked()) {
+        bail!("--fs xfs: stacks are played on ext4 only");
+    }
     let cache = setup::cache()?.join("kernels");
     // First of all: without it QEMU cannot be had either.
     let archives: Vec<Archive> = archs
@@ -145,8 +155,14 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
         for kernel in &kernels {
             let image = image::get(&cache, archive, kernel, *arch)?;
             let image = std::sync::Arc::new(image);
-            // `check` says the same whatever is on the disk.
-            let nr_fs = if args.check { 1 } else { file_systems.len() };
+            let (faults, nr_fs) = match kernel.is_late && args.fault.is_empty() {
+                // On the modules of one file system and one architecture.
+                true if *arch != archs[0] => continue,
+                true => (vec![Fault::LateModules], 1),
+                // `check` says the same whatever is on the disk.
+                false if args.check => (faults.clone(), 1),
+                false => (faults.clone(), file_systems.len()),
+            };
             for fs in &file_systems[..nr_fs] {
                 if !image.has(*fs) {
                     say(format!(
@@ -194,7 +210,7 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     drop(lab);
     table::print(&outcome, args.json)?;
     let is_whole = args.kernel.is_empty() && archs.len() == 2 && file_systems.len() == 2;
-    let is_whole = is_whole && args.avoid_form.is_empty() && !args.broker;
+    let is_whole = is_whole && args.avoid_form.is_empty() && !args.broker && !args.stacks;
     if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
         let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
         page::write(&kernels, &archs, &file_systems, &stores)?;
@@ -214,6 +230,26 @@ fn write_page(args: &KernelsArgs) -> anyhow::Result<u8> {
     let stores: Vec<&Store> = stores.iter().collect();
     let file_systems = [FsKind::Ext4, FsKind::Xfs];
     page::write(&known_kernels()?, &archs, &file_systems, &stores)?;
+    Ok(0)
+}
+
+/// Writes down the sums of the packages of all kernels, for machines without keys.
+fn record_sums(args: &KernelsArgs) -> anyhow::Result<u8> {
+    let cache = setup::cache()?.join("kernels");
+    let mut found = Vec::new();
+    for arch in or_all(&args.arch, &Arch::ALL) {
+        let archive = Archive::open(&cache, arch)?;
+        for kernel in list::pick(&known_kernels()?, &args.kernel)? {
+            found.extend(archive.sums_of(&archive.find(&kernel)?)?);
+        }
+    }
+    let path = sums::path();
+    fs::write(&path, sums::render(&found)).with_context(|| format!("write {}", path.display()))?;
+    say(format!(
+        "wrote {}, {} packages",
+        path.display(),
+        found.len()
+    ));
     Ok(0)
 }
 

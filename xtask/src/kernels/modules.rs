@@ -8,12 +8,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use fsyncscope_tests::guest::protocol::Stage;
 
 /// Without these a cell cannot be played; many are built into the kernel.
 const REQUIRED: [&str; 5] = ["virtio_pci", "virtio_console", "nvme", "ext4", "xfs"];
-/// Loaded first where they are modules: libcrc32c asks for crc32c by a name that
+/// All that is loaded, where it is a module. libcrc32c asks for crc32c by a name that
 /// only modprobe can resolve, and a broker comes on a virtio disk.
-const OPTIONAL: [&str; 3] = ["crc32c_generic", "crc32c_intel", "virtio_blk"];
+const WANTED: [(Stage, &[&str]); 3] = [
+    (
+        Stage::First,
+        &[
+            "crc32c_generic",
+            "crc32c_intel",
+            "virtio_blk",
+            "virtio_pci",
+            "virtio_console",
+        ],
+    ),
+    (Stage::Disk, &["nvme", "ext4", "xfs"]),
+    (Stage::Stack, &["dm_mod", "dm_delay", "md_mod", "raid0"]),
+];
 
 /// A module, ready to load.
 #[derive(Debug)]
@@ -22,6 +36,8 @@ pub struct Module {
     pub file_name: String,
     /// Not compressed.
     pub bytes: Vec<u8>,
+    /// When it is loaded.
+    pub stage: Stage,
 }
 
 /// All that a guest loads, in order.
@@ -41,8 +57,10 @@ pub fn collect(modules_dir: &Path) -> anyhow::Result<Vec<Module>> {
         }
     }
     let mut loaded = Vec::new();
-    for name in OPTIONAL.into_iter().chain(REQUIRED) {
-        add(name, &files, &mut loaded)?;
+    for (stage, names) in WANTED {
+        for name in names {
+            add(name, stage, &files, &mut loaded)?;
+        }
     }
     Ok(loaded)
 }
@@ -50,6 +68,7 @@ pub fn collect(modules_dir: &Path) -> anyhow::Result<Vec<Module>> {
 /// Adds a module behind those that it needs; one that is built in has no file.
 fn add(
     name: &str,
+    stage: Stage,
     files: &BTreeMap<String, PathBuf>,
     loaded: &mut Vec<Module>,
 ) -> anyhow::Result<()> {
@@ -62,9 +81,13 @@ fn add(
     }
     let bytes = read(path)?;
     for needed in parse_depends(&bytes) {
-        add(&needed, files, loaded)?;
+        add(&needed, stage, files, loaded)?;
     }
-    loaded.push(Module { file_name, bytes });
+    loaded.push(Module {
+        file_name,
+        bytes,
+        stage,
+    });
     Ok(())
 }
 
@@ -132,6 +155,12 @@ mod tests {
         assert_eq!(parse_depends(module), ["nvme_core", "t10_pi"]);
         assert_eq!(parse_depends(b"\0depends=\0name=x\0"), [""; 0]);
         assert_eq!(parse_depends(b"nothing"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_required_is_loaded() {
+        let wanted: Vec<_> = WANTED.iter().flat_map(|(_, names)| *names).collect();
+        assert!(REQUIRED.iter().all(|name| wanted.contains(&name)));
     }
 
     #[test]

@@ -23,17 +23,20 @@ pub fn write(
     file_systems: &[FsKind],
     stores: &[&Store],
 ) -> anyhow::Result<()> {
-    let mut results = Vec::new();
+    let (mut results, mut late) = (Vec::new(), Vec::new());
     for arch in archs {
         let store = stores.iter().find(|store| store.arch() == *arch);
         let store = store.context("an architecture without results")?;
         for kernel in kernels {
             for fs in file_systems {
-                let mut stored = store.get(&kernel.version, *fs);
+                let mut stored = store.get(&kernel.name(), *fs);
                 if stored.release.is_empty() {
-                    stored.release.clone_from(&kernel.version);
+                    stored.release = kernel.name();
                 }
-                results.push((*arch, *fs, stored));
+                match kernel.is_late {
+                    true => late.push((*arch, *fs, stored)),
+                    false => results.push((*arch, *fs, stored)),
+                }
             }
         }
     }
@@ -42,13 +45,17 @@ pub fn write(
     }
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     let path = repository().join("docs/KERNELS.md");
-    fs::write(&path, render(&date, &results))
+    fs::write(&path, render(&date, &results, &late))
         .with_context(|| format!("write {}", path.display()))?;
     say(format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
+/// Results of one architecture, file system and kernel.
+type Played = (Arch, FsKind, Stored);
+
+/// `late`: of kernels whose modules are loaded after the agent.
+fn render(date: &str, results: &[Played], late: &[Played]) -> String {
     let mut text = format!(
         "# Kernels\n\n\
          Written by `cargo xtask kernels` on {date}; not by hand. Each cell is a boot of the\n\
@@ -77,7 +84,9 @@ fn render(date: &str, results: &[(Arch, FsKind, Stored)]) -> String {
         }
         text.push('\n');
     }
+    text.push_str(&render_stacks(results, &mut reasons));
     text.push_str(&render_brokers(results, &mut reasons));
+    text.push_str(&render_late(late, &mut reasons));
     if !reasons.is_empty() {
         text.push_str("\n## Not passed\n\n| kernel | arch | fs | fault | | why |\n|---|---|---|---|---|---|\n");
         for reason in reasons {
@@ -97,39 +106,78 @@ fn reason(head: &str, cell: &CellResult) -> Option<String> {
     is_said.then(|| format!("| {head} | {name} | {shown} | {} |", cell_text(&cell.why)))
 }
 
-/// A row for each boot with a real broker; nothing if there was none.
-fn render_brokers(results: &[(Arch, FsKind, Stored)], reasons: &mut Vec<String>) -> String {
+fn render_brokers(results: &[Played], reasons: &mut Vec<String>) -> String {
+    let table = render_group(Fault::broker(), results, reasons);
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "\n## A real broker in the machine\n\n\
+         Kafka {} on the NVMe disk, by `cargo xtask kernels --broker`, with what `cargo\n\
+         xtask demo eio` and `hang` assert, and NVMe status and sector.\n\n{table}",
+        VERSION.number()
+    )
+}
+
+fn render_stacks(results: &[Played], reasons: &mut Vec<String>) -> String {
+    let table = render_group(Fault::stacked(), results, reasons);
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "\n## Between the file system and the disk\n\n\
+         By `cargo xtask kernels --stacks`: a write error below a partition, dm-linear and md\n\
+         (level 0, on a partition), where each layer must be named; writes that dm-delay\n\
+         holds and dm-error fails by themselves, for which no request may be blamed.\n\n{table}"
+    )
+}
+
+fn render_late(late: &[Played], reasons: &mut Vec<String>) -> String {
+    let table = render_group(&[Fault::LateModules], late, reasons);
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "\n## Modules loaded after the agent\n\n\
+         Kernels of the generic flavour, whose ext4, jbd2 and nvme are modules: hooks on their\n\
+         events wait for them, then a write fails.\n\n{table}"
+    )
+}
+
+/// A row for each boot that had such cells; nothing if there was none.
+fn render_group(group: &[Fault], results: &[Played], reasons: &mut Vec<String>) -> String {
     let mut rows = String::new();
     for (arch, fs, stored) in results {
-        let cell = |fault| stored.cells.iter().find(|cell| cell.id == fault);
-        let cells = [Fault::BrokerWriteError, Fault::BrokerHang].map(cell);
+        let cell = |fault: &Fault| stored.cells.iter().find(|cell| cell.id == *fault);
+        let cells: Vec<Option<&CellResult>> = group.iter().map(cell).collect();
         if cells.iter().all(Option::is_none) {
             continue;
         }
         let head = format!("{} | {} | {}", stored.release, arch.name(), fs.name());
-        let shown = cells.map(|cell| cell.map_or("not run", |cell| word(cell.outcome)));
+        let shown = cells
+            .iter()
+            .map(|cell| cell.map_or("not run", |cell| word(cell.outcome)));
+        let shown: Vec<&str> = shown.collect();
         rows.push_str(&format!("| {head} | {} |\n", shown.join(" | ")));
         reasons.extend((cells.into_iter().flatten()).filter_map(|cell| reason(&head, cell)));
     }
     if rows.is_empty() {
         return rows;
     }
+    let names: Vec<&str> = group.iter().map(|fault| fault.name()).collect();
     format!(
-        "\n## A real broker in the machine\n\n\
-         Kafka {} on the NVMe disk, by `cargo xtask kernels --broker`, with what `cargo\n\
-         xtask demo eio` and `hang` assert, and NVMe status and sector.\n\n\
-         | kernel | arch | fs | broker: write error | broker: hang |\n\
-         |---|---|---|---|---|\n{rows}",
-        VERSION.number()
+        "| kernel | arch | fs | {} |\n|---|---|---|{}\n{rows}",
+        names.join(" | "),
+        "---|".repeat(group.len())
     )
 }
 
 /// How many cells came out how; a matrix that is not whole says so.
-fn summarize(results: &[(Arch, FsKind, Stored)]) -> String {
+fn summarize(results: &[Played]) -> String {
     let total = results.len() * Fault::all().len();
     let count = |outcome| {
         let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
-        let cells = cells.filter(|cell| !cell.id.is_brokers());
+        let cells = cells.filter(|cell| Fault::all().contains(&cell.id));
         cells.filter(|cell| cell.outcome == outcome).count()
     };
     let [passed, gaps, failed] = [
@@ -154,7 +202,7 @@ fn cell_text(why: &str) -> String {
 }
 
 /// A row a hook, a column a kernel and architecture.
-fn render_forms(results: &[(Arch, FsKind, Stored)]) -> String {
+fn render_forms(results: &[Played]) -> String {
     let mut columns: Vec<(String, &Value)> = Vec::new();
     for (arch, _, stored) in results {
         let name = format!("{} {}", short(&stored.release), arch.name());
@@ -231,7 +279,7 @@ mod tests {
             ]})),
             cells: vec![cell],
         };
-        let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Ext4, stored)]);
+        let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Ext4, stored)], &[]);
         assert!(
             text.contains("| stall | expected gap | no event a/b |"),
             "{text}"
@@ -265,8 +313,8 @@ mod tests {
             cells: vec![cell],
         };
         let results = [(Arch::X86_64, FsKind::Ext4, stored)];
-        let text = render("2026-11-25", &results);
-        let row = "| 6.12.1 | x86_64 | ext4 | not run | FAILED |\n";
+        let text = render("2026-11-25", &results, &[]);
+        let row = "| 6.12.1 | x86_64 | ext4 | FAILED | not run |\n";
         assert!(text.contains(row), "{text}");
         let why = "| broker-hang | FAILED | device: none instead of nvme0n1 |";
         assert!(text.contains(why), "{text}");

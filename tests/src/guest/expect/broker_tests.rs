@@ -65,6 +65,7 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         arch: "x86_64".into(),
         disk: "nvme0n1".into(),
         serial: "S1".into(),
+        layers: Vec::new(),
         writer_pid: 7,
         victim: DIR.into(),
         caller_errnos: vec!["EIO".into()],

@@ -23,6 +23,8 @@ use crate::process::{output, say};
 pub const SEGMENT_MS: &str = "45000";
 /// The same, from the first record on, with room for the producer's start.
 const ROLL_AFTER: Duration = Duration::from_secs(47);
+/// Producers of which at least one reaches each partition.
+const MAX_PRODUCERS: usize = 20;
 /// The promise.
 const TOLD_WITHIN_NS: u64 = 1_000_000_000;
 /// An fsync with I/O of its own on this disk may be as quick, but one that is
@@ -66,10 +68,16 @@ pub fn play(stage: &mut Stage) -> anyhow::Result<()> {
         bail!("a segment was rolled before its time");
     }
     thread::sleep(Duration::from_secs(5).max(ROLL_AFTER.saturating_sub(begin.elapsed())));
-    say("producing again: the segments are rolled");
-    // Refused once the directory is offline.
-    stage.produce(100)?;
-    Ok(())
+    say("producing again until all segments are rolled");
+    // A producer without keys keeps to a partition for a while, and only a record rolls
+    // a segment; records are refused once the directory is offline.
+    for _ in 0..MAX_PRODUCERS {
+        let is_taken = stage.produce(100)?;
+        if !is_taken || stage.segments()?.len() >= 2 * nr_segments {
+            return Ok(());
+        }
+    }
+    bail!("not every segment was rolled by {MAX_PRODUCERS} producers")
 }
 
 /// The first write that the disk failed, when it was answered.

@@ -37,10 +37,10 @@ pub struct Lab {
 impl Lab {
     /// Opens a new lab, after clearing the remains of labs whose owners died.
     /// Helpers are run from this binary, whose `main` must call
-    /// [`crate::dispatch`].
+    /// [`crate::dispatch`]; by the kernel's link, since its file may have been
+    /// built anew meanwhile.
     pub fn open() -> anyhow::Result<Self> {
-        let helper = env::current_exe().context("find the running binary")?;
-        Self::open_with_helper(&helper)
+        Self::open_with_helper(Path::new("/proc/self/exe"))
     }
 
     /// The same with another binary for the helpers, for test harnesses, whose

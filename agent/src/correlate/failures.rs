@@ -294,7 +294,7 @@ impl Core {
         fact
     }
 
-    /// A sync that had been reported as hanging returned with an error.
+    /// A sync that had been reported as hanging returned, as the story of another case.
     pub(super) fn end_of_tracked_stall(&mut self, sync: &SyncEvent) -> Option<Key> {
         let (key, case) = self.cases.iter_mut().find(|(_, case)| {
             case.syncs

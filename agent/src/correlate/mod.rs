@@ -6,8 +6,8 @@
 
 mod bounded;
 mod breakdown;
-pub(crate) mod commit;
 pub(crate) mod case;
+pub(crate) mod commit;
 mod failures;
 pub(crate) mod join;
 pub(crate) mod line;

@@ -344,7 +344,7 @@ pub static TABLE: &[Hook] = &[
         required: false,
         purpose: "phases of commits of ext4's journal",
         driver: "jbd2",
-        lost: "in captures, how a journal's commit divides into waiting, data and log",
+        lost: "how a journal's commit divides into locked, flushing and logging",
         levels: FULL,
         forms: &[Form {
             name: "tracepoint",

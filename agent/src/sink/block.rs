@@ -252,7 +252,7 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
 }
 
 /// `commit 42 of the journal on 7:0 took 1.5 s (locked 1 ms, flushing 9 ms, logging
-/// 1.4 s), 3 requests, 5 slow syncs waited for it`
+/// 1.4 s), 3 slow requests, 5 syncs waited for it`
 pub(super) fn commit_text(commit: &IncidentCommit) -> String {
     let mut text = format!(
         "commit {} of the journal on {} {} {}",

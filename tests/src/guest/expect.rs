@@ -224,9 +224,11 @@ impl Sheet<'_> {
         let wanted = wanted(self.evidence.fault);
         let is_true = |incident: &Incident| {
             let cause = cause_of(incident);
-            wanted
-                .as_ref()
-                .is_some_and(|wanted| cause == wanted.cause || wanted.also.contains(&cause))
+            wanted.as_ref().is_some_and(|wanted| {
+                // Where nobody is blamed, the verdict alone tells right from wrong.
+                let is_right = cause != NO_CAUSE || incident.verdict == wanted.verdict;
+                is_right && (cause == wanted.cause || wanted.also.contains(&cause))
+            })
         };
         let told = self.evidence.told.iter().map(|told| &told.last);
         let others: Vec<String> = told.filter(|last| !is_true(last)).map(headline).collect();

@@ -260,6 +260,11 @@ fn for_what_a_layer_does_no_request_may_be_blamed() {
     assert_eq!(failed(&of_error), [""; 0]);
     of_error.told[0].last.requests = incident().requests;
     assert_eq!(failed(&of_error), ["requests blamed"]);
+    of_error.told[0].last.requests.clear();
+    let mut unknown = told(incident());
+    (unknown.last.verdict, unknown.last.cause) = ("UNKNOWN".into(), None);
+    of_error.told.push(unknown);
+    assert_eq!(failed(&of_error), ["nothing false"]);
 
     let mut held = incident();
     (held.verdict, held.cause) = ("STALLED".into(), None);

@@ -69,7 +69,7 @@ pub fn compare_late(lines: &[String]) -> Vec<Assertion> {
         row(
             name,
             waited && came,
-            "waiting, then in use",
+            "waiting, then in use, or that the agent must be restarted",
             &shown.join(", "),
         )
     };

@@ -80,7 +80,7 @@ impl Archive {
             let complaint = archive.update()?;
             archive.names = archive.known()?;
             match complaint {
-                None => write("fetched", "")?,
+                None => write(fetched_mark(), "")?,
                 // The next run asks again.
                 Some(complaint) if !archive.names.is_empty() => {
                     say(format!(
@@ -117,7 +117,7 @@ impl Archive {
     }
 
     fn is_fresh(&self) -> bool {
-        let fetched = self.dir.join("fetched").metadata();
+        let fetched = self.dir.join(fetched_mark()).metadata();
         let age = fetched
             .and_then(|meta| meta.modified())
             .map(|time| time.elapsed());
@@ -165,7 +165,12 @@ impl Archive {
             let text = fs::read_to_string(&path);
             let recorded = sums::parse(&text.with_context(|| format!("read {}", path.display()))?)?;
             for (package, file) in found.packages.iter().zip(&files) {
-                sums::require(&recorded, package, file)?;
+                let good = sums::require(&recorded, package, file);
+                if good.is_err() {
+                    // Nobody shall find it here once the keys are installed.
+                    let _ = fs::remove_file(file);
+                }
+                good?;
             }
         }
         Ok(files)
@@ -234,6 +239,15 @@ fn configuration(dir: &Path, arch: Arch) -> String {
 
 fn has_keys() -> bool {
     Path::new(KEYRING).exists()
+}
+
+/// Stands in the folder of lists that are there; those that nobody has signed for are
+/// of no use once the keys are installed.
+fn fetched_mark() -> &'static str {
+    match has_keys() {
+        true => "fetched",
+        false => "fetched-unsigned",
+    }
 }
 
 /// Without keys apt is to trust the lists: what they lead to is held against recorded

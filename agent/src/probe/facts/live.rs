@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::btf::Btf;
 use super::format::{parse_enter_args, parse_exit_ret, parse_offset};
+use super::preemption::read_preemption;
 use super::resolved::{EventFact, ResolvedFacts, SYMBOLS};
 use super::{symbols, table};
 
@@ -31,6 +32,7 @@ pub fn resolve_live(
         add_tracefs(&mut facts, tracefs);
     }
     add_symbols(&mut facts, proc_root);
+    facts.preemption = read_preemption(sys_root, proc_root, Path::new("/"));
     facts.complete();
     facts
 }

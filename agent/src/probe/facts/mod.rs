@@ -4,7 +4,7 @@
 //!
 //! `blob` finds it in a file, `btf` reads the format, `lookup` answers questions to it, `table` lists the
 //! questions, `catalog` puts them, `resolved` holds the answers, `live` reads
-//! the running kernel. No kernel version is tested anywhere; what can't be
+//! the running kernel, `preemption` how it preempts itself. No kernel version is tested anywhere; what can't be
 //! resolved is listed with its reason and never guessed.
 
 mod blob;
@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod format;
 mod live;
 pub mod lookup;
+pub mod preemption;
 mod resolved;
 pub mod symbols;
 pub mod table;

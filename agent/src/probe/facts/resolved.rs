@@ -7,6 +7,7 @@ use fsyncscope_abi::facts::Facts;
 use super::btf::{Btf, BtfError};
 use super::catalog::{Catalog, Role};
 use super::lookup::LookupError;
+use super::preemption::Preemption;
 use super::table::{self, Row};
 
 /// Names of the two facts that come from kallsyms.
@@ -84,6 +85,8 @@ pub struct ResolvedFacts {
     pub functions: Vec<FunctionFact>,
     /// Names of the [`table::TRAITS`] that it has.
     pub traits: Vec<&'static str>,
+    /// Whether it preempts its own code; BTF does not tell.
+    pub preemption: Preemption,
     /// Modules whose own BTF was read.
     pub modules: Vec<String>,
     /// Sources that could not be used, one sentence each.
@@ -108,6 +111,7 @@ impl ResolvedFacts {
             events: Vec::new(),
             functions: Vec::new(),
             traits: Vec::new(),
+            preemption: Preemption::Unknown,
             modules: Vec::new(),
             notes: Vec::new(),
         }

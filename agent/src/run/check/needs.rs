@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     messages::plain,
-    probe::facts::ResolvedFacts,
+    probe::facts::{ResolvedFacts, preemption::Preemption},
     run::{preflight::Rights, start::find_tracefs},
 };
 
@@ -93,6 +93,7 @@ pub fn live(sys_root: &Path, proc_root: &Path, resolved: &ResolvedFacts) -> Vec<
     needs.push(lockdown(sys_root));
     needs.push(btf(sys_root, resolved));
     needs.push(jit(proc_root));
+    needs.push(preemption(&resolved.preemption));
     needs
 }
 
@@ -203,6 +204,23 @@ fn btf(sys_root: &Path, resolved: &ResolvedFacts) -> Need {
                 path.display(),
                 plain(&error.to_string())
             ),
+        ),
+    }
+}
+
+fn preemption(of: &Preemption) -> Need {
+    let name = "preemption";
+    match of {
+        Preemption::Never => need(name, "none", "programs run to their ends"),
+        Preemption::Anywhere(model) => need(
+            name,
+            model,
+            "a program may be put aside, and its next run on that CPU lost: counted as recursion",
+        ),
+        Preemption::Unknown => need(
+            name,
+            "unknown",
+            "where the kernel preempts itself, runs of programs may be lost: counted as recursion",
         ),
     }
 }

@@ -7,17 +7,21 @@ use super::super::resolve_live;
 use super::extract;
 
 /// A temporary directory, removed at the end.
-struct Root(PathBuf);
+pub(super) struct Root(PathBuf);
 
 impl Root {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let root =
             std::env::temp_dir().join(format!("fsyncscope-facts-{}-{name}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
         Root(root)
     }
 
-    fn write(&self, path: &str, content: &[u8]) {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn write(&self, path: &str, content: &[u8]) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();

@@ -1,11 +1,12 @@
 //! Tests of the facts: `kernels` on extracts of vendors' BTF, `malformed` on
 //! broken input, `synthetic` on blobs built here for what the extracts don't
-//! have, `live` on made-up /proc and /sys.
+//! have, `live` and `preemption` on made-up /proc and /sys.
 
 mod builder;
 mod kernels;
 mod live;
 mod malformed;
+mod preemption;
 mod synthetic;
 
 use std::path::PathBuf;

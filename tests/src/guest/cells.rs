@@ -43,6 +43,8 @@ pub struct Machine {
     /// The broker, between two cells that have one.
     pub broker: Option<Running>,
     watch: Option<Watch>,
+    /// Its arguments.
+    watch_args: Vec<String>,
     /// Causes that the running agent has been shown: a second of one kind would
     /// be taken for the same incident.
     shown: Vec<&'static str>,
@@ -65,6 +67,7 @@ impl Machine {
             lab: Lab::open()?,
             broker: None,
             watch: None,
+            watch_args: Vec::new(),
             shown: Vec::new(),
             nth_watch: 0,
             is_mounted: false,
@@ -304,6 +307,7 @@ impl Machine {
             missing_hooks: missing_hooks(&lines),
             lost: lost_in(&lines),
             broker,
+            preempts: hooks::preempts(&self.said_of_hooks),
         };
         make::restore(self, fault)?;
         let mut asserts = expect::compare(&evidence);
@@ -312,6 +316,14 @@ impl Machine {
                 &self.said_of_hooks,
                 &self.plan.agent_args,
             ));
+            asserts.push(hooks::compare_best(
+                &self.said_of_hooks,
+                &self.plan.agent_args,
+                &evidence,
+            ));
+        }
+        if fault.is_forced() {
+            asserts.extend(hooks::compare_forced(fault, &lines, &evidence));
         }
         if fault == Fault::LateModules {
             asserts.extend(hooks::compare_late(&lines));
@@ -333,17 +345,19 @@ impl Machine {
     }
 
     /// The agent for a cell: the one that runs, if it has not been shown such a
-    /// fault yet.
+    /// fault yet and has the same arguments.
     pub fn start_watch(&mut self, fault: Fault) -> anyhow::Result<()> {
         let kind = make::kind(fault);
-        if self.watch.is_some() && !self.shown.contains(&kind) {
+        let own = fault.agent_args().iter().map(|arg| (*arg).to_owned());
+        let args: Vec<String> = self.plan.agent_args.iter().cloned().chain(own).collect();
+        if self.watch.is_some() && args == self.watch_args && !self.shown.contains(&kind) {
             self.shown.push(kind);
             return Ok(());
         }
         self.stop_watch()?;
         self.nth_watch += 1;
-        let watch = Watch::start(self.nth_watch, make::STALL, &self.plan.agent_args)?;
-        self.watch = Some(watch);
+        self.watch = Some(Watch::start(self.nth_watch, make::STALL, &args)?);
+        self.watch_args = args;
         self.shown = vec![kind];
         Ok(())
     }

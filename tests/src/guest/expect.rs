@@ -59,6 +59,8 @@ pub struct Evidence {
     pub missing_hooks: Vec<String>,
     /// Events that the agent says it lost, by the time of the cell's end.
     pub lost: BTreeMap<String, u64>,
+    /// The agent said that the kernel preempts its own code.
+    pub preempts: bool,
     /// The broker, if the writer is a real one.
     pub broker: Option<BrokerTruth>,
 }
@@ -87,7 +89,8 @@ fn wanted(fault: Fault) -> Option<Wanted> {
         | Fault::Partition
         | Fault::DmLinear
         | Fault::Md
-        | Fault::LateModules => ("CONFIRMED", "device-error", &[]),
+        | Fault::LateModules
+        | Fault::ForcedTracepoint => ("CONFIRMED", "device-error", &[]),
         // What a layer does by itself, no request of a disk has seen.
         Fault::DmDelay => ("STALLED", NO_CAUSE, &[]),
         Fault::DmError => ("CONFIRMED", NO_CAUSE, &[]),
@@ -143,8 +146,15 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
         | Fault::DmLinear
         | Fault::Md
         | Fault::LateModules
+        | Fault::ForcedTracepoint
         | Fault::NoSpace => !answer.last.log_events.is_empty(),
-        Fault::BrokerWriteError | Fault::DmError => {
+        // The line of an append may come first, where an index file failed first.
+        Fault::BrokerWriteError => {
+            let mut texts = answer.last.log_events.iter().map(|event| &event.text);
+            let is_told = texts.any(|text| text.contains("Error while flushing log"));
+            is_told && syncs.iter().any(|sync| sync.errno.is_some())
+        }
+        Fault::DmError => {
             !answer.last.log_events.is_empty() && syncs.iter().any(|sync| sync.errno.is_some())
         }
     }
@@ -260,7 +270,8 @@ impl Sheet<'_> {
             | Fault::Partition
             | Fault::DmLinear
             | Fault::Md
-            | Fault::LateModules => {
+            | Fault::LateModules
+            | Fault::ForcedTracepoint => {
                 self.check_failed_sync(&answer.last);
                 self.check_write(&answer.last, true);
                 self.check_line(&answer.last);

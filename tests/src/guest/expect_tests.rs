@@ -90,6 +90,7 @@ fn evidence(fault: Fault, truth: TruthRequest, incidents: Vec<Incident>) -> Evid
         told: incidents.into_iter().map(told).collect(),
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
+        preempts: false,
         broker: None,
     }
 }

@@ -5,6 +5,8 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::faultdisk::FsKind;
+
 /// A fault. In the order in which those of one boot are run.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
@@ -25,6 +27,8 @@ pub enum Fault {
     Stall,
     /// The file system is full
     NoSpace,
+    /// A write error, with no hook by fexit or a typed tracepoint
+    ForcedTracepoint,
     /// The controller is reset while it holds writes
     Reset,
     /// The journal or log cannot be written: read-only, or shut down
@@ -60,6 +64,29 @@ impl Fault {
         all
     }
 
+    /// Those in which the agent is told which forms of its hooks to use.
+    pub fn forced() -> &'static [Fault] {
+        &[Fault::ForcedTracepoint]
+    }
+
+    /// The agent is told which forms of its hooks to use.
+    pub fn is_forced(self) -> bool {
+        Fault::forced().contains(&self)
+    }
+
+    /// What the agent is told of the forms of its hooks.
+    pub fn agent_args(self) -> &'static [&'static str] {
+        match self {
+            Fault::ForcedTracepoint => &["--avoid-form=fexit", "--avoid-form=typed_tracepoint"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it is played on this file system too: forms of hooks are the same on all.
+    pub fn is_for(self, fs: FsKind) -> bool {
+        fs == FsKind::Ext4 || !self.is_forced()
+    }
+
     /// Those with something between the file system and the disk, in their order.
     pub fn stacked() -> &'static [Fault] {
         &[
@@ -82,6 +109,7 @@ impl Fault {
             Fault::Partition | Fault::DmLinear | Fault::Md | Fault::LateModules => {
                 Fault::WriteError
             }
+            fault if fault.is_forced() => Fault::WriteError,
             fault => fault,
         }
     }
@@ -106,6 +134,7 @@ impl Fault {
             Fault::FlushError => "flush-error",
             Fault::Stall => "stall",
             Fault::NoSpace => "no-space",
+            Fault::ForcedTracepoint => "forced-tracepoint",
             Fault::Reset => "reset",
             Fault::JournalError => "journal-error",
             Fault::Timeout => "timeout",

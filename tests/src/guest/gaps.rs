@@ -8,6 +8,18 @@ use crate::faultdisk::FsKind;
 
 /// Why this assertion cannot hold in this cell; `None`: it must.
 pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
+    if name == FORM && has_no_trampolines(evidence) {
+        return Some(
+            "no fexit on arm64 before 6.4: it has no register_ftrace_direct; the tracepoints of \
+             system calls are used",
+        );
+    }
+    if name == "loss" && is_by_preemption(evidence) {
+        return Some(
+            "this kernel preempts its own code, programs as well: while one waits, its next run \
+             on that CPU is left out; counted and said",
+        );
+    }
     let is_answer = matches!(name, "nothing false" | "verdict and cause");
     (is_answer && is_unreturned_flush(evidence)).then_some(
         "xfs of 5.10 does not return a failed flush of its own (xfs_blkdev_issue_flush is \
@@ -15,6 +27,31 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
          for an append that fails then",
     )
 }
+
+/// The assertion of the form that fsync's hook has.
+pub const FORM: &str = "form of fsync";
+
+/// arm64 before 6.4. Source: v6.4 `arch/arm64/Kconfig`, HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS.
+fn has_no_trampolines(evidence: &Evidence) -> bool {
+    let mut numbers = evidence.kernel.split(['.', '-', '+']);
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+    let version = (number().unwrap_or(0), number().unwrap_or(0));
+    evidence.arch == "aarch64" && version < (6, 4)
+}
+
+/// A few runs were left out, and what these would have ended; nothing else is lost.
+fn is_by_preemption(evidence: &Evidence) -> bool {
+    let is_known =
+        |class: &String| ["recursion", "lost_exit", "lost_enter"].contains(&class.as_str());
+    let total: u64 = evidence.lost.values().sum();
+    evidence.preempts
+        && evidence.lost.contains_key("recursion")
+        && evidence.lost.keys().all(is_known)
+        && total <= MOST_LEFT_OUT
+}
+
+/// More would not be by chance.
+const MOST_LEFT_OUT: u64 = 10;
 
 /// The flush that failed is told of as the log's; nothing else is said but that an
 /// append failed.

@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+use super::expect::Evidence;
+use super::fault::Fault;
+use super::gaps;
 use super::protocol::Assertion;
 use crate::btf::Btf;
 
@@ -127,6 +130,55 @@ pub fn compare_forms(report: &Value, agent_args: &[String]) -> Vec<Assertion> {
     rows
 }
 
+/// Of `check` on a healthy machine: fsync's hook has the best form that it may have.
+pub fn compare_best(report: &Value, agent_args: &[String], evidence: &Evidence) -> Assertion {
+    let is_avoided = agent_args
+        .windows(2)
+        .any(|pair| pair == ["--avoid-form", "fexit"]);
+    let wanted = if is_avoided { "tracepoint" } else { "fexit" };
+    form_of_fsync(&report["hooks"], wanted, evidence)
+}
+
+/// The hooks of the agent that runs have none of the forms that the fault forbids.
+pub fn compare_forced(fault: Fault, lines: &[String], evidence: &Evidence) -> Vec<Assertion> {
+    let mut hooks: Vec<Value> = Vec::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        if line["type"] == "hook" {
+            hooks.retain(|known| known["name"] != line["name"]);
+            hooks.push(line);
+        }
+    }
+    let hooks = Value::from(hooks);
+    let avoided = fault.agent_args().iter();
+    let avoided: Vec<String> = avoided
+        .filter_map(|arg| arg.strip_prefix("--avoid-form="))
+        .flat_map(|form| ["--avoid-form".to_owned(), form.to_owned()])
+        .collect();
+    let mut rows = compare_forms(&serde_json::json!({ "hooks": hooks }), &avoided);
+    rows.push(form_of_fsync(&hooks, "tracepoint", evidence));
+    rows
+}
+
+fn form_of_fsync(hooks: &Value, wanted: &str, evidence: &Evidence) -> Assertion {
+    let hooks = hooks.as_array().map_or(&[][..], Vec::as_slice);
+    let fsync = hooks.iter().find(|hook| hook["name"] == "fsync");
+    let form = fsync.and_then(|hook| hook["form"].as_str());
+    let form = form.unwrap_or("none");
+    let mut is_form = row(gaps::FORM, form == wanted, wanted, form);
+    if !is_form.passed {
+        is_form.gap = gaps::reason(evidence, gaps::FORM).map(str::to_owned);
+    }
+    is_form
+}
+
+/// Whether `check` said that programs may be preempted on this kernel.
+pub fn preempts(report: &Value) -> bool {
+    let needs = report["needs"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = needs.iter().find(|need| need["name"] == "preemption");
+    row.is_some_and(|row| row["state"] != "none")
+}
+
 fn state_of(report: &Value, name: &str) -> (String, String) {
     let hooks = report["hooks"].as_array();
     let hook = hooks.and_then(|hooks| hooks.iter().find(|hook| hook["name"] == name));
@@ -201,6 +253,90 @@ mod tests {
         lines.push(line(OF_MODULES[2], "failed", "load: permission denied"));
         assert_eq!(passed(&lines), [true, true, false]);
         assert_eq!(passed(&lines[3..]), [false; 3]);
+    }
+
+    fn evidence_on(kernel: &str, arch: &str) -> Evidence {
+        Evidence {
+            fault: Fault::Healthy,
+            fs: crate::faultdisk::FsKind::Ext4,
+            kernel: kernel.to_owned(),
+            arch: arch.to_owned(),
+            disk: String::new(),
+            serial: String::new(),
+            layers: Vec::new(),
+            writer_pid: 1,
+            victim: String::new(),
+            caller_errnos: Vec::new(),
+            truth: Vec::new(),
+            told: Vec::new(),
+            missing_hooks: Vec::new(),
+            lost: Default::default(),
+            preempts: false,
+            broker: None,
+        }
+    }
+
+    #[test]
+    fn hooks_must_have_the_form_that_was_forced() {
+        let fault = Fault::ForcedTracepoint;
+        let failed = |fsync: &str, ext4: &str| {
+            let hook = |name: &str, form: &str| {
+                json!({"type": "hook", "name": name, "state": "attached", "form": form}).to_string()
+            };
+            let lines = [hook("fsync", fsync), hook("ext4_sync_file_enter", ext4)];
+            let rows = compare_forced(fault, &lines, &evidence_on("6.12.1", "x86_64"));
+            let failed = rows.into_iter().filter(|row| !row.passed);
+            failed.map(|row| row.name).collect::<Vec<_>>()
+        };
+        assert_eq!(failed("tracepoint", "raw_tracepoint"), [""; 0]);
+        assert_eq!(
+            failed("tracepoint", "typed_tracepoint"),
+            ["hooks with typed_tracepoint"]
+        );
+        assert_eq!(failed("fexit", ""), ["hooks with fexit", gaps::FORM]);
+    }
+
+    #[test]
+    fn only_an_old_arm64_kernel_may_have_no_fexit() {
+        let report = |form: &str| json!({"hooks": [{"name": "fsync", "form": form}]});
+        let best = |form: &str, kernel: &str, arch: &str| {
+            let row = compare_best(&report(form), &[], &evidence_on(kernel, arch));
+            (row.passed, row.gap.is_some())
+        };
+        let (old, new) = ("6.1.0-50-cloud-arm64", "6.12.117+deb13-cloud-arm64");
+        assert_eq!(best("fexit", new, "aarch64"), (true, false));
+        assert_eq!(best("tracepoint", new, "aarch64"), (false, false));
+        assert_eq!(best("tracepoint", old, "aarch64"), (false, true));
+        assert_eq!(
+            best("tracepoint", "6.1.0-50-cloud-amd64", "x86_64"),
+            (false, false)
+        );
+        let avoid = ["--avoid-form", "fexit"].map(str::to_owned);
+        let row = compare_best(&report("tracepoint"), &avoid, &evidence_on(new, "aarch64"));
+        assert!(row.passed);
+    }
+
+    #[test]
+    fn a_few_runs_may_be_left_out_where_programs_are_preempted() {
+        let gap = |preempts, lost: &[(&str, u64)]| {
+            let evidence = Evidence {
+                preempts,
+                lost: lost
+                    .iter()
+                    .map(|(class, n)| ((*class).to_owned(), *n))
+                    .collect(),
+                ..evidence_on("7.3.4", "x86_64")
+            };
+            gaps::reason(&evidence, "loss").is_some()
+        };
+        assert!(gap(true, &[("recursion", 2), ("lost_exit", 1)]));
+        assert!(!gap(false, &[("recursion", 2)]));
+        assert!(!gap(true, &[("recursion", 2), ("ring_full", 1)]));
+        assert!(!gap(true, &[("lost_exit", 1)]));
+        assert!(!gap(true, &[("recursion", 11)]));
+        let needs = |state: &str| json!({"needs": [{"name": "preemption", "state": state}]});
+        assert!(preempts(&needs("lazy")) && !preempts(&needs("none")));
+        assert!(!preempts(&Value::Null));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub fn kind(fault: Fault) -> &'static str {
         | Fault::Md
         | Fault::DmError
         | Fault::LateModules => "error",
+        // An agent of its own, and none after it: see `start_watch`.
+        Fault::ForcedTracepoint => "error",
     }
 }
 
@@ -105,6 +107,7 @@ pub fn answer_limit(fault: Fault) -> Duration {
     Duration::from_secs(match fault {
         Fault::Healthy | Fault::BrokenFact => 0,
         Fault::WriteError | Fault::FlushError | Fault::NoSpace => 20,
+        Fault::ForcedTracepoint => 20,
         Fault::Partition | Fault::DmLinear | Fault::Md => 20,
         Fault::DmError | Fault::LateModules => 20,
         Fault::JournalError => 30,
@@ -143,7 +146,12 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
             let stack = stack.as_ref().context("there is no stack")?;
             stack.harm(&machine.disk(), sectors_of_victim()?.first().copied())?;
         }
-        Fault::WriteError | Fault::Partition | Fault::DmLinear | Fault::Md | Fault::LateModules => {
+        Fault::WriteError
+        | Fault::Partition
+        | Fault::DmLinear
+        | Fault::Md
+        | Fault::LateModules
+        | Fault::ForcedTracepoint => {
             machine.host.inject(&on_victim(write().errno(libc::EIO))?)?;
         }
         Fault::LateError => {

@@ -73,6 +73,7 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         told,
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
+        preempts: false,
         broker: Some(BrokerTruth {
             log_dir: DIR.into(),
             files: vec![Placed {

@@ -117,7 +117,8 @@ pub struct TestArgs {
     #[arg(long, value_delimiter = ',', value_name = "RING")]
     pub ring: Vec<Ring>,
     /// Rings to run besides, last; one that this machine cannot run (not root, no
-    /// /dev/fuse, no way to the archive of kernels) is told and is no error
+    /// /dev/fuse, no way to the archive of kernels, too slow for the virtual machines)
+    /// is told and is no error
     #[arg(long, value_delimiter = ',', value_name = "RING")]
     pub also_try: Vec<Ring>,
     /// Only tests whose name contains this

@@ -149,7 +149,8 @@ fn run_kernels() -> anyhow::Result<Counts> {
     let outcome = kernels::subset()?;
     // What failed is told, also where others could not be played.
     if outcome.nr_broken() > 0 && outcome.nr_failed() == 0 {
-        bail!("{} cells could not be played", outcome.nr_broken());
+        let (cells, passed) = (outcome.nr_broken(), outcome.nr_as_expected());
+        return Err(Obstacle::NotPlayed { cells, passed }.into());
     }
     Ok(Counts {
         passed: outcome.nr_as_expected() as u64,

@@ -57,6 +57,14 @@ pub enum Obstacle {
     /// No way to the distribution's archive, and nothing of it in the cache.
     #[error("the distribution's archive is out of reach: {0}")]
     NoArchive(String),
+    /// Machines that did not boot, or were stopped for being too slow.
+    #[error("{cells} cells could not be played, {passed} passed")]
+    NotPlayed {
+        /// So many.
+        cells: usize,
+        /// And so many were, and passed.
+        passed: usize,
+    },
 }
 
 /// `cargo xtask kernels`.
@@ -173,9 +181,12 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
                     ));
                     continue;
                 }
+                let faults: Vec<Fault> = (faults.iter().copied())
+                    .filter(|fault| fault.is_for(*fs))
+                    .collect();
                 let wanted = match args.resume {
                     true => store.not_passed(&image, *fs, &faults),
-                    false => faults.clone(),
+                    false => faults,
                 };
                 let deals = if args.check {
                     vec![Vec::new()]

@@ -66,24 +66,25 @@ fn render(date: &str, results: &[Played], late: &[Played]) -> String {
         summarize(results)
     );
     text.push_str("| kernel | arch | fs |");
-    for fault in Fault::all() {
+    for fault in columns() {
         text.push_str(&format!(" {} |", fault.name()));
     }
     text.push_str("\n|---|---|---|");
-    text.push_str(&"---|".repeat(Fault::all().len()));
+    text.push_str(&"---|".repeat(columns().count()));
     text.push('\n');
     let mut reasons = Vec::new();
     for (arch, fs, stored) in results {
         let head = format!("{} | {} | {}", stored.release, arch.name(), fs.name());
         text.push_str(&format!("| {head} |"));
-        for fault in Fault::all() {
-            let cell = stored.cells.iter().find(|cell| cell.id == *fault);
+        for fault in columns() {
+            let cell = stored.cells.iter().find(|cell| cell.id == fault);
             let shown = cell.map_or("not run", |cell| word(cell.outcome));
             text.push_str(&format!(" {shown} |"));
             reasons.extend(cell.and_then(|cell| reason(&head, cell)));
         }
         text.push('\n');
     }
+    text.push_str(&render_forced(results, &mut reasons));
     text.push_str(&render_stacks(results, &mut reasons));
     text.push_str(&render_brokers(results, &mut reasons));
     text.push_str(&render_late(late, &mut reasons));
@@ -97,6 +98,14 @@ fn render(date: &str, results: &[Played], late: &[Played]) -> String {
     text.push_str("\n## Forms of the hooks\n\nAs `fsyncscope check` printed them before the first fault; `-` = not there.\n\n");
     text.push_str(&render_forms(results));
     text
+}
+
+/// Those of the main table.
+fn columns() -> impl Iterator<Item = Fault> {
+    Fault::all()
+        .iter()
+        .copied()
+        .filter(|fault| !fault.is_forced())
 }
 
 /// What is to be said of a cell that did not pass.
@@ -116,6 +125,18 @@ fn render_brokers(results: &[Played], reasons: &mut Vec<String>) -> String {
          Kafka {} on the NVMe disk, by `cargo xtask kernels --broker`, with what `cargo\n\
          xtask demo eio` and `hang` assert, and NVMe status and sector.\n\n{table}",
         VERSION.number()
+    )
+}
+
+fn render_forced(results: &[Played], reasons: &mut Vec<String>) -> String {
+    let table = render_group(Fault::forced(), results, reasons);
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "\n## Both forms of the hooks\n\n\
+         A write error on ext4 with no hook by fexit or a typed tracepoint; all other cells use\n\
+         the forms in the table below.\n\n{table}"
     )
 }
 
@@ -174,10 +195,10 @@ fn render_group(group: &[Fault], results: &[Played], reasons: &mut Vec<String>) 
 
 /// How many cells came out how; a matrix that is not whole says so.
 fn summarize(results: &[Played]) -> String {
-    let total = results.len() * Fault::all().len();
+    let total = results.len() * columns().count();
     let count = |outcome| {
         let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
-        let cells = cells.filter(|cell| Fault::all().contains(&cell.id));
+        let cells = cells.filter(|cell| columns().any(|fault| fault == cell.id));
         cells.filter(|cell| cell.outcome == outcome).count()
     };
     let [passed, gaps, failed] = [
@@ -290,7 +311,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| not run |"), "{text}");
-        let rest = Fault::all().len() - 1;
+        let rest = columns().count() - 1;
         let said =
             format!("0 passed, 1 are gaps with a reason, 0 failed, {rest} have not been run.");
         assert!(text.contains(&said), "{text}");

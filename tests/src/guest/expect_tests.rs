@@ -293,3 +293,20 @@ fn a_flush_that_xfs_of_5_10_keeps_to_itself_is_a_gap_if_its_log_is_told_of() {
     evidence.told.remove(0);
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
 }
+
+#[test]
+fn a_request_that_the_driver_took_back_is_tied_to_no_sync_on_xfs_of_5_10() {
+    let mut unblamed = incident();
+    (unblamed.verdict, unblamed.cause) = ("STALLED".into(), None);
+    let mut evidence = evidence(Fault::Reset, truth(0, 7000), vec![unblamed]);
+    evidence.fs = FsKind::Xfs;
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.kernel = "5.10.0-32-cloud-amd64".into();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
+    let mut blamed = told(incident());
+    blamed.last.cause = Some("neighbours".into());
+    evidence.told.push(blamed);
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.told.clear();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+}

@@ -77,7 +77,9 @@ impl Fault {
     /// What the agent is told of the forms of its hooks.
     pub fn agent_args(self) -> &'static [&'static str] {
         match self {
-            Fault::ForcedTracepoint => &["--avoid-form=fexit", "--avoid-form=typed_tracepoint"],
+            Fault::ForcedTracepoint => {
+                &["--avoid-form", "fexit", "--avoid-form", "typed_tracepoint"]
+            }
             _ => &[],
         }
     }

@@ -49,8 +49,7 @@ fn has_no_trampolines(evidence: &Evidence) -> bool {
 
 /// A few runs were left out, and what these would have ended; nothing else is lost.
 fn is_by_preemption(evidence: &Evidence) -> bool {
-    let is_known =
-        |class: &String| ["recursion", "lost_exit", "lost_enter"].contains(&class.as_str());
+    let is_known = |class: &String| ["recursion", "lost_exit"].contains(&class.as_str());
     let total: u64 = evidence.lost.values().sum();
     evidence.preempts
         && evidence.lost.contains_key("recursion")

@@ -63,9 +63,8 @@ pub fn kind(fault: Fault) -> &'static str {
         | Fault::DmLinear
         | Fault::Md
         | Fault::DmError
-        | Fault::LateModules => "error",
-        // An agent of its own, and none after it: see `start_watch`.
-        Fault::ForcedTracepoint => "error",
+        | Fault::LateModules
+        | Fault::ForcedTracepoint => "error",
     }
 }
 

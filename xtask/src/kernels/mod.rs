@@ -57,9 +57,9 @@ pub enum Obstacle {
     /// No way to the distribution's archive, and nothing of it in the cache.
     #[error("the distribution's archive is out of reach: {0}")]
     NoArchive(String),
-    /// Machines that did not boot, or were stopped for being too slow.
-    #[error("{cells} cells could not be played, {passed} passed")]
-    NotPlayed {
+    /// Machines that were stopped for being too slow.
+    #[error("too slow here: {cells} cells were not played, {passed} passed")]
+    TooSlow {
         /// So many.
         cells: usize,
         /// And so many were, and passed.
@@ -295,7 +295,8 @@ fn hash(programs: &Programs, agent_args: &[String]) -> u64 {
     hasher.finish()
 }
 
-fn is_stopped() -> bool {
+/// Whether the machines were told to end, by a signal or a limit.
+pub fn is_stopped() -> bool {
     boot::STOP.load(Ordering::Relaxed)
 }
 

@@ -1,5 +1,5 @@
 //! Whether a program of the kernel's may be interrupted by another task in mid-run:
-//! fexit's may wherever the kernel may be, raw tracepoints' too from 7.0 on or so. While
+//! fexit's may wherever the kernel may be, raw tracepoints' too on 7.3 (measured). While
 //! one waits so, its next run on that CPU is left out. In: the version line, debugfs, the
 //! command line, the build's configuration, in that order.
 

@@ -125,12 +125,26 @@ pub(crate) fn is_journal(request: &RequestSpan, s_dev: u32) -> bool {
     }
 }
 
-/// Data of the file that is synced; syncfs syncs every file.
+/// Data of the file that is synced; syncfs syncs every file. Where one of the two
+/// files is not known (a request that has not completed, a sync on xfs of 5.10), what
+/// the sync's own thread wrote during the call.
 pub(crate) fn is_own(request: &RequestSpan, sync: &SyncEvent) -> bool {
-    sync.file.s_dev != 0
-        && request.file_source != "blockdev"
+    if sync.file.s_dev == 0 || request.file.s_dev == 0 {
+        return is_issued_by(request, sync);
+    }
+    request.file_source != "blockdev"
         && request.file.s_dev == sync.file.s_dev
         && (request.file.ino == sync.file.ino || sync.op == "syncfs")
+}
+
+/// A write of data that the sync's own thread issued during the call.
+fn is_issued_by(request: &RequestSpan, sync: &SyncEvent) -> bool {
+    request.op == "write"
+        && request.file_source != "blockdev"
+        && request.tid != 0
+        && request.tid == sync.tid
+        && request.issue_ns >= sync.enter_ns
+        && !has_flag(request, "meta")
 }
 
 fn has_flag(request: &RequestSpan, flag: &str) -> bool {

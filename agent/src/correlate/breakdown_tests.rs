@@ -357,3 +357,29 @@ fn waiting_for_a_cpu_is_told_of_the_rest_and_never_more() {
     };
     assert_eq!((waited(0), waited(60), waited(400)), (0, 60, 100));
 }
+
+#[test]
+fn a_write_of_the_same_thread_is_own_where_a_file_is_not_known() {
+    let by_thread = |file: &FileId, sync_file: &FileId, change: fn(&mut RequestSpan)| {
+        let sync = SyncEvent {
+            tid: 7,
+            file: sync_file.clone(),
+            ..sync()
+        };
+        let mut request = request("write", (0, 0, 0), file.clone());
+        (request.tid, request.issue_ns) = (7, sync.enter_ns);
+        change(&mut request);
+        is_own(&request, &sync)
+    };
+    let other = &FileId { s_dev: FS, ino: 99 };
+    let (unknown, known) = (&FileId::default(), &FILE);
+    assert!(by_thread(unknown, known, |_| {}));
+    assert!(by_thread(known, unknown, |_| {}));
+    assert!(!by_thread(other, known, |_| {}));
+    assert!(!by_thread(unknown, known, |request| request.tid = 8));
+    assert!(!by_thread(unknown, known, |request| request.tid = 0));
+    assert!(!by_thread(unknown, known, |request| request.issue_ns -= 1));
+    assert!(!by_thread(unknown, known, |request| request.op = "read".to_owned()));
+    let meta = |request: &mut RequestSpan| request.flags.push("meta".to_owned());
+    assert!(!by_thread(unknown, known, meta));
+}

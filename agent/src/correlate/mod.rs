@@ -5,7 +5,7 @@
 //! bounded, and what is forgotten is counted.
 
 mod bounded;
-mod breakdown;
+pub(crate) mod breakdown;
 pub(crate) mod case;
 pub(crate) mod commit;
 mod failures;

@@ -130,14 +130,7 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         .cloned()
         .collect();
     outstanding.sort_by_key(|request| request.issue_ns);
-    overlapping.extend(outstanding.iter().map(|request| RequestSpan {
-        dev: request.dev,
-        op: request.op.clone(),
-        flags: request.flags.clone(),
-        issue_ns: request.issue_ns,
-        complete_ns: sync.exit_ns,
-        ..RequestSpan::default()
-    }));
+    overlapping.extend(outstanding.iter().map(|one| span_until(one, sync.exit_ns)));
     let mut waits: Vec<WaitSpan> = memory
         .recorder
         .waits(sync.enter_ns, sync.exit_ns)
@@ -179,6 +172,21 @@ pub(crate) fn measure(sync: &SyncEvent, scene: &Scene<'_>, memory: &Memory) -> S
         has_gap: memory.recorder.has_gap(sync.enter_ns, sync.exit_ns),
         requests: worth_showing(overlapping, sync, scene.s_dev, memory),
         outstanding,
+    }
+}
+
+/// A request that has not completed, as if it did at this time. Its file is looked up
+/// at its completion only.
+pub(crate) fn span_until(request: &InFlightRequest, now_ns: u64) -> RequestSpan {
+    RequestSpan {
+        dev: request.dev,
+        op: request.op.clone(),
+        flags: request.flags.clone(),
+        issue_ns: request.issue_ns,
+        complete_ns: now_ns,
+        pid: request.pid,
+        tid: request.tid,
+        ..RequestSpan::default()
     }
 }
 

@@ -30,10 +30,21 @@ fn write(file: FileId, issue_ms: u64, complete_ms: u64, nr_bytes: u32) -> Reques
 
 /// A sync of 2 s that wrote 4 KiB, on a disk with that rate, that moved so much.
 fn stall_of(rate: u64, moved_bytes: u64, requests: Vec<RequestSpan>) -> Stall {
+    stall_beside(rate, moved_bytes, requests, &[])
+}
+
+/// The same, with requests that have not completed; by thread 7.
+fn stall_beside(
+    rate: u64,
+    moved_bytes: u64,
+    requests: Vec<RequestSpan>,
+    outstanding: &[InFlightRequest],
+) -> Stall {
     let own = requests.iter().filter(|request| request.file == OWN);
     let device_ns = own.map(|own| own.complete_ns - own.issue_ns).sum();
     let sync = SyncEvent {
         op: "fsync".to_owned(),
+        tid: 7,
         enter_ns: 0,
         exit_ns: 2_000 * MS,
         file: OWN,
@@ -60,16 +71,28 @@ fn stall_of(rate: u64, moved_bytes: u64, requests: Vec<RequestSpan>) -> Stall {
             moved_bytes,
             is_journal_dark: false,
             is_asker_dark: false,
-            is_in_flight: false,
+            is_in_flight: !outstanding.is_empty(),
             household: Household {
                 roots: &[0],
                 file_systems: &[DISK],
                 s_dev: DISK,
             },
-            outstanding: &[],
+            outstanding,
         },
         &memory,
     )
+}
+
+/// Issued after 2 ms and held since.
+fn held(op: &str, tid: u32, flags: &[&str]) -> InFlightRequest {
+    InFlightRequest {
+        dev: DISK,
+        op: op.to_owned(),
+        issue_ns: 2 * MS,
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        tid,
+        ..InFlightRequest::default()
+    }
 }
 
 fn other() -> FileId {
@@ -109,4 +132,24 @@ fn bytes_that_passed_it_by_do_not() {
     let stall = stall_of(100_000_000, 190_000_000, requests);
     assert_eq!(stall.moved_bytes, 0);
     assert!(stall.is_stalled(2_000 * MS, 1_000 * MS));
+}
+
+#[test]
+fn what_the_thread_itself_issued_is_its_own_data_while_it_is_held() {
+    let parts = |request: InFlightRequest| {
+        let parts = stall_beside(1_000_000, 0, Vec::new(), &[request]).breakdown;
+        (parts.own_data_ns, parts.others_data_ns)
+    };
+    let all = 1_998 * MS;
+    assert_eq!(parts(held("write", 7, &["sync"])), (all, 0));
+    assert_eq!(parts(held("write", 8, &["sync"])), (0, all));
+    assert_eq!(parts(held("write", 0, &["sync"])), (0, all));
+    assert_eq!(parts(held("read", 7, &[])), (0, all));
+    let meta = stall_beside(
+        1_000_000,
+        0,
+        Vec::new(),
+        &[held("write", 7, &["sync", "meta"])],
+    );
+    assert_eq!(meta.breakdown.own_data_ns, 0);
 }

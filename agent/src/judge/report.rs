@@ -7,10 +7,12 @@ use super::lost::show_operations;
 use super::neighbours::show_neighbours;
 use super::steps::next_steps;
 use super::verdict::judge;
+use crate::correlate::breakdown::is_own;
 use crate::correlate::case::{Case, MAX_LISTED, SyncFact};
 use crate::correlate::commit::Commit;
 use crate::correlate::join::How;
 use crate::correlate::line::LineFact;
+use crate::correlate::stall::span_until;
 use crate::correlate::world::{World, show_dev};
 use crate::enrich::is_nvme_path;
 use crate::event::{InFlightRequest, RequestEvent};
@@ -241,7 +243,7 @@ fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
         for request in fact.stall.iter().flat_map(|stall| &stall.outstanding) {
             if shown.len() < MAX_LISTED && !seen.contains(&(request.rq, request.issue_ns)) {
                 seen.push((request.rq, request.issue_ns));
-                shown.push(show_outstanding(request, fact.sync.exit_ns, world));
+                shown.push(show_outstanding(case, request, fact.sync.exit_ns, world));
             }
         }
     }
@@ -297,7 +299,15 @@ fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentR
     }
 }
 
-fn show_outstanding(request: &InFlightRequest, now_ns: u64, world: &World) -> IncidentRequest {
+fn show_outstanding(
+    case: &Case,
+    request: &InFlightRequest,
+    now_ns: u64,
+    world: &World,
+) -> IncidentRequest {
+    let span = span_until(request, now_ns);
+    let mut syncs = case.syncs.iter().map(|fact| &fact.sync);
+    let by = syncs.find(|sync| is_own(&span, sync));
     IncidentRequest {
         disk: world.disk_name(request.dev),
         dev: show_dev(request.dev),
@@ -306,6 +316,14 @@ fn show_outstanding(request: &InFlightRequest, now_ns: u64, world: &World) -> In
         op: request.op.clone(),
         time: world.rfc3339(request.issue_ns),
         device_ns: Some(now_ns.saturating_sub(request.issue_ns)),
+        path: by
+            .and_then(|sync| world.kafka_file(&sync.names, sync.root))
+            .map(|file| file.path),
+        submitter: by.map(|sync| Submitter {
+            pid: sync.pid,
+            tid: sync.tid,
+            comm: sync.comm.clone(),
+        }),
         in_flight: true,
         ..IncidentRequest::default()
     }

@@ -236,6 +236,8 @@ fn tell_sync(fact: &SyncFact, world: &World) -> String {
     let has_no_bytes = stall.own_bytes == 0 && stall.moved_bytes == 0;
     let needed = if has_no_bytes && world.start.detail == Detail::Low {
         "its bytes are not known".to_owned()
+    } else if has_no_bytes && fact.in_flight {
+        "none of its own data has been written yet".to_owned()
     } else if has_no_bytes {
         "it wrote no data of its own".to_owned()
     } else if stall.moved_bytes > stall.own_bytes {

@@ -118,9 +118,18 @@ fn wanted(fault: Fault) -> Option<Wanted> {
 /// The incident that answers the fault, once it is there.
 pub fn find_answer(fault: Fault, told: &[Told]) -> Option<&Told> {
     let wanted = wanted(fault)?;
-    let is_answer =
-        |told: &&Told| told.last.verdict == wanted.verdict && cause_of(&told.last) == wanted.cause;
-    told.iter().find(is_answer)
+    let is_answer = |told: &&Told, cause: &str| {
+        told.last.verdict == wanted.verdict && cause_of(&told.last) == cause
+    };
+    let answer = told.iter().find(|told| is_answer(told, wanted.cause));
+    // The reset takes back the write that is held and a flush or write of the
+    // journal alike: where that one is given up first, it is what failed the sync,
+    // and the write may even succeed when it is sent again.
+    let by_journal = || told.iter().find(|told| is_answer(told, "journal"));
+    match fault {
+        Fault::Timeout => answer.or_else(by_journal),
+        _ => answer,
+    }
 }
 
 /// Whether the answer says all that the cell waits for.
@@ -293,7 +302,11 @@ impl Sheet<'_> {
             // QEMU stands still while the controller waits for its disk: whether
             // anything is told meanwhile says nothing about the agent.
             Fault::Reset => self.check_sync_file(&answer.last),
-            Fault::Timeout | Fault::Removed => self.check_failed_sync(&answer.last),
+            Fault::Removed => self.check_failed_sync(&answer.last),
+            Fault::Timeout => {
+                self.check_failed_sync(&answer.last);
+                self.check_given_up(&answer.last);
+            }
             Fault::BrokerWriteError => self.check_brokers_write_error(&answer.last),
             Fault::BrokerHang => self.check_brokers_hang(answer),
         }
@@ -332,6 +345,14 @@ impl Sheet<'_> {
             let paths: Vec<String> = syncs.iter().filter_map(|sync| sync.path.clone()).collect();
             let is_named = paths.contains(&evidence.victim);
             self.put("file", is_named, &evidence.victim, &list(&paths, "no file"));
+        }
+    }
+
+    /// Where the journal heads the answer, a request of it failed.
+    fn check_given_up(&mut self, incident: &Incident) {
+        if cause_of(incident) == "journal" {
+            let is_there = (incident.requests.iter()).any(|request| request.errno.is_some());
+            self.put("failed request", is_there, "one", "none");
         }
     }
 

@@ -310,3 +310,18 @@ fn a_request_that_the_driver_took_back_is_tied_to_no_sync_on_xfs_of_5_10() {
     evidence.told.clear();
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
 }
+
+#[test]
+fn a_journal_that_is_given_up_first_answers_a_timeout_and_nothing_else() {
+    let of_journal = |fault, change: fn(&mut Incident)| {
+        let mut incident = incident();
+        incident.cause = Some("journal".into());
+        change(&mut incident);
+        failed(&evidence(fault, truth(0, 9000), vec![incident]))
+    };
+    assert!(of_journal(Fault::Timeout, |_| {}).is_empty());
+    let is_unproven = of_journal(Fault::Timeout, |incident| incident.requests.clear());
+    assert_eq!(is_unproven, ["failed request"]);
+    let of_write = of_journal(Fault::WriteError, |_| {});
+    assert_eq!(of_write, ["nothing false", "verdict and cause"]);
+}

@@ -173,7 +173,8 @@ impl Fault {
 }
 
 /// Which of these faults go into which boot: as few boots as possible, a fatal
-/// one last in each; those of a broker, those on stacks and late modules by themselves.
+/// one last in each, the others dealt evenly before them, so that no boot is long;
+/// those of a broker, those on stacks and late modules by themselves.
 pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     let mut faults = faults.to_vec();
     faults.sort();
@@ -183,13 +184,11 @@ pub fn deal_boots(faults: &[Fault]) -> Vec<Vec<Fault>> {
     let (late, faults): (Vec<_>, Vec<_>) =
         (faults.into_iter()).partition(|f| *f == Fault::LateModules);
     let (fatal, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(|f| f.is_fatal());
-    let mut boots: Vec<Vec<Fault>> = fatal.into_iter().map(|fault| vec![fault]).collect();
-    if boots.is_empty() && !others.is_empty() {
-        boots.push(Vec::new());
-    }
-    // The last boot's fatal one, a removal, takes the least time.
-    if let Some(last) = boots.last_mut() {
-        last.splice(0..0, others);
+    let a_boot = others.len().div_ceil(fatal.len().max(1)).max(1);
+    let mut boots: Vec<Vec<Fault>> = others.chunks(a_boot).map(<[_]>::to_vec).collect();
+    boots.resize(boots.len().max(fatal.len()), Vec::new());
+    for (boot, fault) in boots.iter_mut().zip(fatal) {
+        boot.push(fault);
     }
     boots.extend(
         [brokers, stacked, late]
@@ -218,13 +217,25 @@ mod tests {
     #[test]
     fn a_fatal_fault_is_the_last_of_its_boot() {
         let boots = deal_boots(Fault::all());
-        assert_eq!(boots.len(), 3);
-        assert_eq!(boots[..2], [[Fault::Reset], [Fault::Timeout]]);
-        assert_eq!(boots[2].len(), Fault::all().len() - 2);
-        for boot in &boots {
-            let (_, before) = boot.split_last().unwrap();
+        let fatal = [Fault::Reset, Fault::Timeout, Fault::Removed];
+        assert_eq!(boots.len(), fatal.len());
+        for (boot, fatal) in boots.iter().zip(fatal) {
+            let (last, before) = boot.split_last().unwrap();
+            assert_eq!(*last, fatal);
             assert!(before.iter().all(|fault| !fault.is_fatal()));
         }
+        let mut played = boots.concat();
+        played.sort();
+        assert_eq!(played, Fault::all());
+    }
+
+    #[test]
+    fn the_others_are_dealt_evenly_and_a_fatal_one_may_be_alone() {
+        let sizes =
+            |faults: &[Fault]| -> Vec<usize> { deal_boots(faults).iter().map(Vec::len).collect() };
+        assert_eq!(sizes(Fault::all()), [4, 4, 4]);
+        assert_eq!(sizes(&[Fault::Reset, Fault::Removed]), [1, 1]);
+        assert_eq!(sizes(&[Fault::Stall, Fault::Reset, Fault::Removed]), [2, 1]);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use crate::incident::Breakdown;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Partition {
     pub breakdown: Breakdown,
-    /// Part of the others' data during which one request had been outstanding
-    /// for at least half of the call: the disk held it, whoever asked.
+    /// Part of the others' data, and of a wait for the journal without a request known
+    /// to be the file system's, during which one request had been outstanding for at
+    /// least half of the call: the disk held it, whoever asked.
     pub held_ns: u64,
 }
 
@@ -301,6 +302,9 @@ impl Partition {
                 &mut parts.journal_device_ns,
             );
             (is_queue, is_device) = (has(Lane::FsQueue), has(Lane::FsDevice));
+            if has(Lane::Held) && !is_queue && !is_device {
+                self.held_ns += ns;
+            }
         } else if has(Lane::OwnQueue) || has(Lane::OwnDevice) {
             (whole, queue, device) = (
                 &mut parts.own_data_ns,

@@ -163,7 +163,8 @@ fn random_spans_always_sum_to_the_duration() {
         assert!(parts.journal_queue_ns + parts.journal_device_ns <= parts.journal_ns);
         assert!(parts.own_data_queue_ns + parts.own_data_device_ns == parts.own_data_ns);
         assert!(parts.others_data_queue_ns + parts.others_data_device_ns == parts.others_data_ns);
-        assert!(found.held_ns <= parts.others_data_ns);
+        let of_journal = parts.journal_ns - parts.journal_queue_ns - parts.journal_device_ns;
+        assert!(found.held_ns <= parts.others_data_ns + of_journal);
     }
 }
 
@@ -382,4 +383,17 @@ fn a_write_of_the_same_thread_is_own_where_a_file_is_not_known() {
     assert!(!by_thread(unknown, known, |request| request.op = "read".to_owned()));
     let meta = |request: &mut RequestSpan| request.flags.push("meta".to_owned());
     assert!(!by_thread(unknown, known, meta));
+}
+
+#[test]
+fn a_commit_that_waits_while_the_disk_holds_something_is_held() {
+    let held = |from_ms| {
+        let unknown = request("write", (from_ms, from_ms, 2_000), FileId::default());
+        let commit = wait("commit", FS, 99, 1_100, 2_000);
+        let found = parts(&sync(), &[unknown], &[commit]);
+        (found.breakdown.journal_ns / MS, found.held_ns / MS)
+    };
+    assert_eq!(held(1_300), (1_000, 700));
+    // Too short to have held the call.
+    assert_eq!(held(1_600), (1_000, 0));
 }

@@ -37,8 +37,7 @@ pub(crate) struct Stall {
     pub breakdown: Breakdown,
     /// The commit that it waited for longest.
     pub commit: Option<Commit>,
-    /// Part of the others' data during which one request had been outstanding
-    /// for at least half of the call: the disk held it, whoever asked.
+    /// See [`super::breakdown::Partition`].
     pub held_ns: u64,
     /// The flight recorder was overwritten for a part of the call.
     pub has_gap: bool,

@@ -262,6 +262,9 @@ pub struct IncidentSync {
     pub errno: Option<String>,
     /// True while it has not returned.
     pub in_flight: bool,
+    /// It ended, but its return was not seen: it took at least this long.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub unseen_end: bool,
     /// Age of the failure that it was told of, if that was earlier than the call.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub told_late_by_ns: Option<u64>,

@@ -297,7 +297,8 @@ the released agent, a writer that behaves like a broker, and an NVMe disk that
 fails on demand. Each cell asserts verdict, cause, file, device, sector, errno,
 status, and that nothing false is said and nothing lost.
 A run of the whole matrix writes docs/KERNELS.md. Evidence of cells that failed is
-kept in the folder for temporary files.
+kept in the folder for temporary files. A machine that hangs before the agent is in it
+is booted once more, and the table says so; one that hangs later is not.
 Exit codes: 0 all as expected, 1 a cell failed, 2 the lab could not run it.
 
   cargo xtask kernels --kernel 5.10 --arch amd64 --fs ext4 --fault write-error

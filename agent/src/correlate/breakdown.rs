@@ -252,7 +252,8 @@ impl Sweep {
         };
         self.add(lanes.0, queue);
         self.add(lanes.1, device);
-        if is_journal || request.file.s_dev != 0 && request.file.s_dev == evidence.s_dev {
+        let is_of_fs = request.file.s_dev != 0 && request.file.s_dev == evidence.s_dev;
+        if is_journal || is_own || is_of_fs {
             self.add(Lane::FsQueue, queue);
             self.add(Lane::FsDevice, device);
         }

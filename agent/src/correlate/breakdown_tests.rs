@@ -397,3 +397,15 @@ fn a_commit_that_waits_while_the_disk_holds_something_is_held() {
     // Too short to have held the call.
     assert_eq!(held(1_600), (1_000, 0));
 }
+
+#[test]
+fn a_commit_beside_a_write_of_its_own_that_is_held_waits_for_the_device() {
+    let own = RequestSpan {
+        tid: 40,
+        ..request("write", (1_000, 1_000, 2_000), FileId::default())
+    };
+    let commit = wait("commit", FS, 99, 1_400, 2_000);
+    let found = parts(&sync(), &[own], &[commit]).breakdown;
+    assert_eq!(six(&found), [0, 600, 400, 0, 0, 0]);
+    assert_eq!(found.journal_device_ns, 600 * MS);
+}

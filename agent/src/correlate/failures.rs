@@ -298,17 +298,20 @@ impl Core {
     pub(super) fn end_of_tracked_stall(&mut self, sync: &SyncEvent) -> Option<Key> {
         // By now the files of its requests are known.
         let stall = self.measure_now(sync, None);
+        let submitted = self.memory.recorder.submitted(&stall.requests);
         let (key, case) = self.cases.iter_mut().find(|(_, case)| {
             case.syncs
                 .iter()
-                .any(|fact| fact.in_flight && fact.is_same_call(sync))
+                .any(|fact| (fact.in_flight || fact.unseen_end) && fact.is_same_call(sync))
         })?;
         let fact = case.syncs.iter_mut().find(|fact| fact.is_same_call(sync))?;
         let before = fact.commit_id();
-        fact.in_flight = false;
+        (fact.in_flight, fact.unseen_end) = (false, false);
         fact.sync = sync.clone();
-        fact.stall = Some(stall);
+        let requests = stall.requests.clone();
+        (fact.stall, fact.submitted) = (Some(stall), submitted);
         let now = fact.commit_id();
+        case.count_requests(&requests);
         case.move_commit(before, now);
         case.last_stand = Some(judge::stand(case, &self.world));
         Some(key.clone())

@@ -63,6 +63,8 @@ pub struct Core {
     findings: u64,
     forgotten_cases: u64,
     forgotten_writebacks: u64,
+    /// When the last tick came.
+    last_tick_ns: u64,
     stopped: bool,
 }
 
@@ -88,6 +90,7 @@ impl Core {
             findings: 0,
             forgotten_cases: 0,
             forgotten_writebacks: 0,
+            last_tick_ns: 0,
             stopped: false,
         }
     }
@@ -195,9 +198,10 @@ impl Core {
 
     fn on_tick(&mut self, out: &mut Vec<Output>) {
         self.expire_lines(out);
-        self.expire_in_flight(out);
-        self.say_lost_data(out);
         let now_ns = self.world.now_ns;
+        let last_tick_ns = std::mem::replace(&mut self.last_tick_ns, now_ns);
+        self.expire_in_flight(last_tick_ns, out);
+        self.say_lost_data(out);
         let due: Vec<Key> = self
             .cases
             .iter()

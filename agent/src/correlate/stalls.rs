@@ -239,9 +239,10 @@ impl Core {
         }
     }
 
-    pub(super) fn expire_in_flight(&mut self, out: &mut Vec<Output>) {
-        let now_ns = self.world.now_ns;
-        self.end_unseen(|fact| now_ns > fact.sync.exit_ns + UNSEEN_NS, out);
+    /// As of the last tick, whose syncs in flight are known: on a host that was paused
+    /// since, this tick's are not yet.
+    pub(super) fn expire_in_flight(&mut self, last_tick_ns: u64, out: &mut Vec<Output>) {
+        self.end_unseen(|fact| last_tick_ns > fact.sync.exit_ns + UNSEEN_NS, out);
     }
 
     fn end_unseen(&mut self, is_it: impl Fn(&SyncFact) -> bool, out: &mut Vec<Output>) {

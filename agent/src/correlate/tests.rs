@@ -393,8 +393,11 @@ fn a_sync_that_leaves_the_in_flight_list_unseen_does_not_hang_for_ever() {
         syncs: vec![hanging],
         requests: Vec::new(),
     }));
+    // The host was paused until now: what hangs is told of behind the tick.
     run.at(8_000).push(Event::Tick);
-    assert!(!run.last().syncs[0].in_flight);
+    assert!(run.last().syncs[0].in_flight);
+    run.at(8_250).push(Event::Tick);
+    assert!(!run.last().syncs[0].in_flight && run.last().syncs[0].unseen_end);
     assert!(
         run.last()
             .reasons

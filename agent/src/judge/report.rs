@@ -190,6 +190,7 @@ pub(crate) fn show_sync(fact: &SyncFact, world: &World) -> IncidentSync {
         duration_ns: fact.duration_ns(),
         errno: (errno > 0).then(|| errno_name(errno)),
         in_flight: fact.in_flight,
+        unseen_end: fact.unseen_end,
         told_late_by_ns,
         breakdown: fact
             .breakdown

@@ -198,6 +198,7 @@ pub(super) fn sync_lines(sync: &IncidentSync, style: &Style) -> Vec<String> {
     text += &match (&sync.errno, sync.in_flight) {
         (Some(errno), _) => format!(" = {} after {took}", style.bad(errno)),
         (None, true) => format!(" {}", style.bad(&format!("IN FLIGHT for {took}"))),
+        (None, false) if sync.unseen_end => format!(" ended unseen, after at least {took}"),
         (None, false) => format!(" took {took}"),
     };
     let mut lines = vec![row("└ sync", &text)];

@@ -278,11 +278,13 @@ impl TextSink {
                     ),
                 )),
                 Some(known) if known.in_flight => {
-                    let how = (sync.errno.as_ref()).map_or("returned".to_owned(), |errno| {
-                        format!("failed with {errno}")
-                    });
+                    let how = match &sync.errno {
+                        Some(errno) => format!("failed with {errno} after"),
+                        None if sync.unseen_end => "ended unseen, after at least".to_owned(),
+                        None => "returned after".to_owned(),
+                    };
                     let took = show_ns(sync.duration_ns);
-                    let text = format!("{} {} {how} after {took}", sync.op, sync_target(sync));
+                    let text = format!("{} {} {how} {took}", sync.op, sync_target(sync));
                     lines.push(row("└ sync", &text));
                     let parts = sync.breakdown.as_ref();
                     lines.extend(parts.map(|parts| row("", &show_breakdown(parts))));

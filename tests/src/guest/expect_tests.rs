@@ -325,3 +325,57 @@ fn a_journal_that_is_given_up_first_answers_a_timeout_and_nothing_else() {
     let of_write = of_journal(Fault::WriteError, |_| {});
     assert_eq!(of_write, ["nothing false", "verdict and cause"]);
 }
+
+#[test]
+fn a_caller_that_is_told_nothing_wants_the_write_that_is_still_held() {
+    let mut held = incident();
+    (held.verdict, held.cause) = ("STALLED".into(), Some("device-stall".into()));
+    (held.syncs[0].errno, held.syncs[0].in_flight) = (None, true);
+    held.requests[0].in_flight = true;
+    let mut evidence = evidence(Fault::Timeout, truth(0, 9000), vec![held]);
+    evidence.caller_errnos.clear();
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.requests[0].in_flight = false;
+    assert_eq!(failed(&evidence), ["outstanding sector"]);
+    evidence.told[0].last.syncs[0].in_flight = false;
+    assert_eq!(failed(&evidence), ["file in flight", "outstanding sector"]);
+    evidence.told[0].last.cause = None;
+    assert_eq!(failed(&evidence), ["nothing false", "verdict and cause"]);
+    // Nor is a stall enough where the caller was told of an error.
+    evidence.told[0].last.cause = Some("device-stall".into());
+    evidence.caller_errnos.push("EIO".into());
+    assert_eq!(failed(&evidence), ["verdict and cause"]);
+}
+
+#[test]
+fn a_flush_of_which_xfs_of_5_10_tells_nobody_has_no_errno() {
+    let mut untold = incident();
+    untold.syncs.clear();
+    untold.requests[0].op = "flush".into();
+    let mut evidence = evidence(Fault::FlushError, truth(5, 0), vec![untold]);
+    evidence.fs = FsKind::Xfs;
+    evidence.caller_errnos.clear();
+    assert_eq!(failed(&evidence), ["errno of the caller"]);
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.kernel = "5.10.0-32-cloud-arm64".into();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
+    // But one that was told must be shown.
+    evidence.caller_errnos.push("EIO".into());
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+}
+
+#[test]
+fn a_sync_without_a_file_on_xfs_of_5_10_does_not_know_that_its_disk_is_gone() {
+    let mut gone = incident();
+    gone.cause = Some("device-gone".into());
+    let mut nameless = incident();
+    nameless.cause = None;
+    nameless.syncs[0].path = None;
+    let mut evidence = evidence(Fault::Removed, truth(0, 0), vec![gone, nameless]);
+    evidence.fs = FsKind::Xfs;
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.kernel = "5.10.0-32-cloud-arm64".into();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
+    evidence.told[1].last.syncs[0].path = Some(VICTIM.into());
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+}

@@ -5,7 +5,7 @@
 use super::expect::Evidence;
 use super::fault::Fault;
 use crate::faultdisk::FsKind;
-use crate::incident::Incident;
+use crate::incident::{Incident, Request};
 
 /// Why this assertion cannot hold in this cell; `None`: it must.
 pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
@@ -29,7 +29,16 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
              (reset, abort) is STALLED without a cause",
         );
     }
-    (is_answer && is_unreturned_flush(evidence)).then_some(
+    if name == "nothing false" && is_unnamed(evidence) {
+        return Some(
+            "5.10 has no BTF of modules, so where xfs keeps a file's inode is not known: a \
+             sync that fails without a request on a disk that is gone is CONFIRMED without a \
+             file and so without a cause",
+        );
+    }
+    let is_errno = name == "errno of the caller";
+    let is_unreturned = is_answer && is_unreturned_flush(evidence);
+    (is_unreturned || is_errno && is_untold_flush(evidence)).then_some(
         "xfs of 5.10 does not return a failed flush of its own (xfs_blkdev_issue_flush is \
          void); only its log's is seen, which shuts it down: CONFIRMED journal, and UNKNOWN \
          for an append that fails then",
@@ -66,8 +75,7 @@ fn is_untied(evidence: &Evidence) -> bool {
     let mut told = evidence.told.iter().map(|told| &told.last);
     let is_unblamed = |last: &Incident| last.verdict == "STALLED" && last.cause.is_none();
     matches!(evidence.fault, Fault::Reset | Fault::Timeout)
-        && evidence.fs == FsKind::Xfs
-        && evidence.kernel.starts_with("5.10.")
+        && is_old_xfs(evidence)
         && evidence.told.iter().any(|told| is_unblamed(&told.last))
         && told.all(|last| {
             let cause = last.cause.as_deref().unwrap_or_default();
@@ -81,11 +89,39 @@ fn is_unreturned_flush(evidence: &Evidence) -> bool {
     let told = || evidence.told.iter().map(|told| &told.last);
     let mut others = told().filter(|last| last.cause.as_deref() != Some("journal"));
     evidence.fault == Fault::FlushError
-        && evidence.fs == FsKind::Xfs
-        && evidence.kernel.starts_with("5.10.")
+        && is_old_xfs(evidence)
         && told().any(|last| {
             let is_told = last.verdict == "CONFIRMED" && last.cause.as_deref() == Some("journal");
             is_told && last.requests.iter().any(|request| request.errno.is_some())
         })
         && others.all(|last| last.verdict == "UNKNOWN" && last.syncs.is_empty())
+}
+
+/// The flush that failed is told of, and no caller was.
+fn is_untold_flush(evidence: &Evidence) -> bool {
+    let is_failed = |request: &Request| request.op == "flush" && request.errno.is_some();
+    evidence.fault == Fault::FlushError
+        && is_old_xfs(evidence)
+        && evidence.caller_errnos.is_empty()
+        && evidence.told.iter().any(|told| {
+            told.last.verdict == "CONFIRMED" && told.last.requests.iter().any(is_failed)
+        })
+}
+
+/// Beside the disk that is gone, a sync whose file is not known failed.
+fn is_unnamed(evidence: &Evidence) -> bool {
+    let told = || evidence.told.iter().map(|told| &told.last);
+    let is_nameless = |last: &Incident| {
+        last.verdict == "CONFIRMED"
+            && !last.syncs.is_empty()
+            && last.syncs.iter().all(|sync| sync.path.is_none())
+    };
+    evidence.fault == Fault::Removed
+        && is_old_xfs(evidence)
+        && told().any(|last| last.cause.as_deref() == Some("device-gone"))
+        && told().all(|last| last.cause.is_some() || last.verdict == "UNKNOWN" || is_nameless(last))
+}
+
+fn is_old_xfs(evidence: &Evidence) -> bool {
+    evidence.fs == FsKind::Xfs && evidence.kernel.starts_with("5.10.")
 }

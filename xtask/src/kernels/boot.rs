@@ -26,8 +26,9 @@ use super::image::Image;
 use super::initramfs::Cpio;
 use super::qemu::{self, Machine};
 
-/// From power-on to the first line.
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// From power-on to the first line, and from there until the disk is mounted; on an idle
+/// machine each takes some seconds.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// For `check`, whose programs an emulated machine verifies, and for power-off.
 const CHECK_LIMIT: Duration = Duration::from_secs(240);
 
@@ -74,6 +75,10 @@ pub struct Record {
     pub cells: Vec<CellResult>,
     /// Why it ended before all was done.
     pub failure: Option<String>,
+    /// It hung before the agent was there: nothing was said of the agent.
+    pub is_unborn: bool,
+    /// It is a second boot: why the first, before the agent was there, was given up.
+    pub given_up: Option<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -156,6 +161,8 @@ fn pack(image: &Image, programs: &Programs, job: &Job) -> anyhow::Result<Vec<u8>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Now {
     Booting,
+    /// The init runs, and waits for the disk.
+    Mounting,
     Checking,
     Cell(Fault),
     Done,
@@ -164,16 +171,23 @@ enum Now {
 impl Now {
     fn limit(self) -> Duration {
         match self {
-            Now::Booting => BOOT_LIMIT,
+            Now::Booting | Now::Mounting => BOOT_LIMIT,
             Now::Checking | Now::Done => CHECK_LIMIT,
             // The agent may have to be started for the cell.
             Now::Cell(fault) => Duration::from_secs(fault.limit_s()) + CHECK_LIMIT,
         }
     }
 
+    /// Modules that come late come after the agent.
+    fn is_before_agent(self, job: &Job) -> bool {
+        let is_first = job.faults.contains(&Fault::LateModules);
+        matches!(self, Now::Booting | Now::Mounting) && !is_first
+    }
+
     fn name(self) -> &'static str {
         match self {
             Now::Booting => "boot",
+            Now::Mounting => "the init, before the disk was there",
             Now::Checking => "check",
             Now::Cell(fault) => fault.name(),
             Now::Done => "power-off",
@@ -188,6 +202,8 @@ enum Ending {
     Done,
     /// The guest's kernel or the guest failed under the cell.
     Guest(String),
+    /// The guest hung before the agent was there: the emulated machine or its kernel did.
+    Unborn(String),
     /// The lab failed.
     Harness(String),
 }
@@ -246,11 +262,12 @@ impl Guest<'_> {
                         return Ending::Harness("stopped".to_owned());
                     }
                     if since.elapsed() > self.now.limit() {
-                        return Ending::Guest(format!(
-                            "hung in {}: no word for {} s",
-                            self.now.name(),
-                            since.elapsed().as_secs()
-                        ));
+                        let (name, seconds) = (self.now.name(), since.elapsed().as_secs());
+                        let why = format!("hung in {name}: no word for {seconds} s");
+                        return match self.now.is_before_agent(job) {
+                            true => Ending::Unborn(why),
+                            false => Ending::Guest(why),
+                        };
                     }
                     if self.machine.is_over() {
                         return self.ended_early(complaint);
@@ -284,10 +301,15 @@ impl Guest<'_> {
         let wants_answer = line.wants_answer();
         let done = match line {
             FromGuest::Hello { .. } => {
-                self.now = Now::Checking;
+                self.now = Now::Mounting;
                 return Ok(());
             }
-            FromGuest::Progress { .. } => return Ok(()),
+            FromGuest::Progress { .. } => {
+                if self.now == Now::Mounting {
+                    self.now = Now::Checking;
+                }
+                return Ok(());
+            }
             FromGuest::Check { said } => {
                 self.record.check = Some(said);
                 self.now = job
@@ -348,12 +370,15 @@ impl Guest<'_> {
         let mut record = self.record;
         record.failure = match &ending {
             Ending::Done => None,
-            Ending::Guest(why) | Ending::Harness(why) => Some(why.clone()),
+            Ending::Guest(why) | Ending::Unborn(why) | Ending::Harness(why) => Some(why.clone()),
         };
+        record.is_unborn = matches!(ending, Ending::Unborn(_));
         let (outcome, why) = match ending {
             Ending::Done => (Outcome::Harness, "the guest left it out".to_owned()),
             Ending::Guest(why) if record.check.is_some() => (Outcome::Failed, why),
-            Ending::Guest(why) | Ending::Harness(why) => (Outcome::Harness, why),
+            Ending::Guest(why) | Ending::Unborn(why) | Ending::Harness(why) => {
+                (Outcome::Harness, why)
+            }
         };
         let known = record.cells.len();
         for (nth, fault) in job.faults.iter().enumerate().skip(known) {

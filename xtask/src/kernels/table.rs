@@ -103,6 +103,11 @@ fn render(row: &Row) -> String {
     if let Some(why) = &row.record.failure {
         text.push_str(&format!("  {why}\n"));
     }
+    if let Some(why) = &row.record.given_up {
+        text.push_str(&format!(
+            "  booted twice: the first {why}; no agent was there\n"
+        ));
+    }
     for cell in &row.record.cells {
         text.push_str(&format!(
             "  {:<14} {:<12} {:>4} s  {}\n",
@@ -162,6 +167,9 @@ fn json_lines(row: &Row) -> anyhow::Result<Vec<String>> {
     boot["took_ms"] = (row.record.took.as_millis() as u64).into();
     if let Some(why) = &row.record.failure {
         boot["failure"] = why.clone().into();
+    }
+    if let Some(why) = &row.record.given_up {
+        boot["given_up"] = why.clone().into();
     }
     lines.push(boot.to_string());
     for cell in &row.record.cells {

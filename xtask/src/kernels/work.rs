@@ -117,16 +117,19 @@ fn work(shared: &Shared<'_>) {
             .evidence
             .join(format!("{}-{nth}", name.replace(' ', "-")));
         let (programs, store) = &shared.programs[boot.programs];
-        let played = boot::run(
-            shared.lab,
-            nth,
-            &boot.image,
-            programs,
-            &boot.job,
-            &evidence,
-            &tell,
-        );
-        let record = played.unwrap_or_else(|err| broken(&boot.job, &format!("{err:#}")));
+        let play = |evidence: &Path| {
+            boot::run(
+                shared.lab,
+                nth,
+                &boot.image,
+                programs,
+                &boot.job,
+                evidence,
+                &tell,
+            )
+            .unwrap_or_else(|err| broken(&boot.job, &format!("{err:#}")))
+        };
+        let record = twice_if_unborn(&evidence, &tell, play);
         let is_good = record.failure.is_none()
             && record.cells.iter().all(|cell| is_as_expected(cell.outcome));
         if is_good && !shared.is_kept {
@@ -152,6 +155,29 @@ fn work(shared: &Shared<'_>) {
             record,
         };
         lock(&shared.rows).push((nth, row));
+    }
+}
+
+/// A machine that hung before the agent was there has said nothing of the agent: it is
+/// booted once more, and both are told of. Its console stays beside the evidence.
+fn twice_if_unborn(evidence: &Path, tell: impl Fn(&str), play: impl Fn(&Path) -> Record) -> Record {
+    let first = play(evidence);
+    let given_up = match &first.failure {
+        Some(why) if first.is_unborn => why.clone(),
+        _ => return first,
+    };
+    tell(&format!(
+        "{given_up}; the agent was not there yet: booted once more"
+    ));
+    let mut aside = evidence.as_os_str().to_owned();
+    aside.push("-given-up");
+    let aside = PathBuf::from(aside);
+    if let Err(err) = fs::rename(evidence, &aside) {
+        tell(&format!("keep {}: {err}", aside.display()));
+    }
+    Record {
+        given_up: Some(given_up),
+        ..play(evidence)
     }
 }
 
@@ -297,6 +323,36 @@ mod tests {
     fn the_time_left_is_told_from_what_is_done() {
         assert_eq!(left(Duration::from_secs(60), 50, 200), "about 3 min left");
         assert_eq!(left(Duration::from_secs(60), 200, 200), "all done");
+    }
+
+    fn hung_at(is_unborn: bool) -> Record {
+        Record {
+            failure: Some("hung in boot".to_owned()),
+            is_unborn,
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn only_a_machine_that_hung_before_the_agent_boots_twice() {
+        let boots = |first: fn() -> Record| {
+            let (told, nr) = (std::cell::RefCell::new(Vec::new()), std::cell::Cell::new(0));
+            let tell = |text: &str| told.borrow_mut().push(text.to_owned());
+            let record = twice_if_unborn(Path::new("/nonexistent/6.1-0"), tell, |_| {
+                nr.set(nr.get() + 1);
+                first()
+            });
+            (nr.get(), record, told.into_inner())
+        };
+        let (nr, record, told) = boots(|| hung_at(true));
+        // And no third time: it is not played, and says so.
+        assert_eq!((nr, record.given_up.as_deref()), (2, Some("hung in boot")));
+        assert_eq!(record.failure.as_deref(), Some("hung in boot"));
+        assert!(told[0].contains("booted once more"));
+        let (nr, record, told) = boots(|| hung_at(false));
+        assert_eq!((nr, record.given_up, told), (1, None, Vec::new()));
+        let (nr, ..) = boots(Record::default);
+        assert_eq!(nr, 1);
     }
 
     #[test]

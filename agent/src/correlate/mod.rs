@@ -187,6 +187,7 @@ impl Core {
     }
 
     fn on_sync(&mut self, sync: &SyncEvent, out: &mut Vec<Output>) {
+        let sync = &self.named(sync);
         self.memory.forget_others(&sync.file, &sync.names);
         let errno = i32::try_from(-sync.ret).unwrap_or(0);
         if errno > 0 && !judge::errno::is_restart(errno) {

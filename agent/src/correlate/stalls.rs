@@ -123,6 +123,19 @@ impl Core {
         }
     }
 
+    /// A sync that no hook named may have been named while it hung.
+    pub(super) fn named(&self, sync: &SyncEvent) -> SyncEvent {
+        let mut sync = sync.clone();
+        if sync.file.s_dev == 0 && sync.names.is_empty() {
+            let mut facts = self.cases.values().flat_map(|case| &case.syncs);
+            if let Some(fact) = facts.find(|fact| fact.is_same_call(&sync)) {
+                (sync.root, sync.nr_files) = (fact.sync.root, fact.sync.nr_files);
+                sync.names.clone_from(&fact.sync.names);
+            }
+        }
+        sync
+    }
+
     /// `outstanding` is given for a sync in flight.
     pub(super) fn measure_now(
         &self,

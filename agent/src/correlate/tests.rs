@@ -409,6 +409,35 @@ fn a_sync_that_leaves_the_in_flight_list_unseen_does_not_hang_for_ever() {
 }
 
 #[test]
+fn a_sync_named_while_it_hung_keeps_its_name() {
+    let mut run = Run::new();
+    let nameless = |exit_ms| SyncEvent {
+        file: FileId::default(),
+        names: Vec::new(),
+        root: u16::MAX,
+        ..sync(0, exit_ms, 0)
+    };
+    let named = SyncEvent {
+        names: sync(0, 5_000, 0).names,
+        root: 0,
+        ..nameless(5_000)
+    };
+    run.at(5_000).push(Event::InFlight(InFlightEvent {
+        syncs: vec![InFlightSync {
+            sync: named,
+            confirmed: Some(true),
+            stack: Vec::new(),
+        }],
+        requests: Vec::new(),
+    }));
+    let path = run.last().syncs[0].path.clone();
+    assert!(path.is_some());
+    run.at(6_000).push(Event::Sync(nameless(6_000)));
+    assert_eq!(run.last().syncs[0].path, path);
+    assert!(!run.last().syncs[0].in_flight);
+}
+
+#[test]
 fn a_later_stall_reopens_its_incident_and_a_much_later_one_is_new() {
     let mut run = Run::new();
     run.at(3_000)

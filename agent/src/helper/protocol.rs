@@ -129,6 +129,9 @@ pub struct ThreadState {
     pub comm: String,
     /// Kernel stack, innermost first; empty where not readable.
     pub stack: Vec<String>,
+    /// Path of the descriptor that it syncs, as the process sees it, without the mark of
+    /// a deleted file.
+    pub file: Option<PathBuf>,
     /// The thread exists no more.
     pub gone: bool,
 }

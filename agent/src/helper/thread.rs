@@ -1,8 +1,14 @@
-//! Reads what a thread does: state, system call, kernel stack. In: proc root,
-//! pid, tid. Out: [`ThreadState`]. None of these files needs the process's
-//! mmap_lock, so they answer for a thread in D state.
+//! Reads what a thread does: state, system call, the file that it syncs, kernel
+//! stack. In: proc root, pid, tid. Out: [`ThreadState`]. None of these files needs
+//! the process's mmap_lock, so they answer for a thread in D state; nor does the
+//! name of a descriptor's file touch its file system.
 
-use std::{fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use super::protocol::ThreadState;
 
@@ -25,6 +31,7 @@ pub(super) fn read_thread(proc_root: &Path, pid: u32, tid: u32) -> ThreadState {
     }
     if let Ok(text) = fs::read_to_string(dir.join("syscall")) {
         parse_syscall(&text, &mut thread);
+        thread.file = synced_file(&proc_root.join(format!("{pid}/fd")), &thread);
     }
     if let Ok(text) = fs::read_to_string(dir.join("stack")) {
         let frames = text
@@ -34,6 +41,29 @@ pub(super) fn read_thread(proc_root: &Path, pid: u32, tid: u32) -> ThreadState {
         thread.stack = frames.collect();
     }
     thread
+}
+
+/// Calls whose first argument is the descriptor of what they sync.
+const SYNCS_OF_FD: [libc::c_long; 4] = [
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_syncfs,
+    libc::SYS_sync_file_range,
+];
+
+fn synced_file(fds: &Path, thread: &ThreadState) -> Option<PathBuf> {
+    let call = thread.syscall?;
+    let fd = thread.args.first()?;
+    if !SYNCS_OF_FD.contains(&call) {
+        return None;
+    }
+    let target = fs::read_link(fds.join(fd.to_string())).ok()?;
+    let name = target.as_os_str().as_bytes();
+    // Else a socket, a pipe: `socket:[7]`.
+    name.starts_with(b"/").then(|| {
+        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+        PathBuf::from(OsStr::from_bytes(name))
+    })
 }
 
 /// `running`, or `NR ARGS… SP PC`; NR is -1 outside of a call.
@@ -74,6 +104,26 @@ mod tests {
         assert_eq!(thread.comm, "kafka (x) y");
         assert_eq!(thread.stack[0], "blkdev_issue_flush+0x1/0x2");
         assert!(read_thread(dir.path(), 7, 10).gone);
+    }
+
+    #[test]
+    fn the_file_of_a_sync_is_named_by_its_descriptor() {
+        let dir = TestDir::new("thread-fd");
+        dir.write("7/task/9/stat", "9 (x) D 1");
+        let name_of = |call: i64, target: &str| {
+            dir.write("7/task/9/syscall", &format!("{call} 0x1d 0x0 0x7ffd\n"));
+            dir.write("7/fd/none", "");
+            let link = dir.path().join("7/fd/29");
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(target, link).unwrap();
+            read_thread(dir.path(), 7, 9).file
+        };
+        let file = Some(PathBuf::from("/d1/a b-0/00.log"));
+        assert_eq!(name_of(libc::SYS_fsync, "/d1/a b-0/00.log"), file);
+        let deleted = "/d1/a b-0/00.log (deleted)";
+        assert_eq!(name_of(libc::SYS_fdatasync, deleted), file);
+        assert_eq!(name_of(libc::SYS_fsync, "socket:[7]"), None);
+        assert_eq!(name_of(libc::SYS_msync, "/d1/a b-0/00.log"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     enrich::{DeviceInfo, device::decode_dev},
     event::{InFlightSync, Space},
     helper::{Answer, MappedFile, Request, WorkerError, WorkerHandle},
-    run::scan,
+    run::{namer::name_hanging, scan, tables::RootSlot},
 };
 
 /// Reading /proc of a healthy host takes milliseconds.
@@ -97,8 +97,13 @@ pub(super) async fn space(finder: &WorkerHandle, pid: u32, path: PathBuf) -> Opt
     }
 }
 
-/// Whether the threads of these syncs are still in them, and where.
-pub(super) async fn threads(watcher: &WorkerHandle, syncs: &mut [InFlightSync]) {
+/// Whether the threads of these syncs are still in them, and where; of which file, where
+/// that is not known.
+pub(super) async fn threads(
+    watcher: &WorkerHandle,
+    syncs: &mut [InFlightSync],
+    roots: &[RootSlot],
+) {
     for sync in syncs.iter_mut().take(MAX_THREADS) {
         let request = Request::ThreadState {
             proc_root: PathBuf::from("/proc"),
@@ -113,6 +118,9 @@ pub(super) async fn threads(watcher: &WorkerHandle, syncs: &mut [InFlightSync]) 
         } else {
             scan::is_in_op(&sync.sync.op, &thread)
         };
+        if let Some(path) = &thread.file {
+            name_hanging(&mut sync.sync, path, roots);
+        }
         sync.sync.comm = thread.comm;
         sync.stack = thread.stack;
     }

@@ -1,7 +1,8 @@
 //! Names the file of a failed msync that no file system has named: one that fails
 //! before it gets there (ext4 that was shut down) has only an address. In: events
 //! from the ring. Out: the same, once a helper has said what is mapped there; it
-//! is asked while the event waits, so that a capture holds the answer.
+//! is asked while the event waits, so that a capture holds the answer. Also that of
+//! one that hangs and was not named.
 
 use std::path::Path;
 
@@ -82,15 +83,30 @@ fn name(sync: &mut SyncEvent, found: &MappedFile, roots: &[RootSlot]) {
         s_dev: found.s_dev,
         ino: found.ino,
     };
-    let names = found.path.iter().rev().take(MAX_NAMES);
+    name_by_path(sync, &found.path, roots, |root| root.s_dev == found.s_dev);
+}
+
+/// Names the file of a sync that hangs, where no hook of its file system did (xfs of
+/// 5.10): by its descriptor, which says nothing of its inode.
+pub(super) fn name_hanging(sync: &mut SyncEvent, path: &Path, roots: &[RootSlot]) {
+    if sync.file.s_dev == 0 && sync.names.is_empty() {
+        name_by_path(sync, path, roots, |_| true);
+    }
+}
+
+fn name_by_path(
+    sync: &mut SyncEvent,
+    path: &Path,
+    roots: &[RootSlot],
+    is_on: impl Fn(&RootSlot) -> bool,
+) {
+    let names = path.iter().rev().take(MAX_NAMES);
     sync.names = names
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
     sync.nr_files = 1;
     let root = roots.iter().position(|root| {
-        root.broker == sync.broker
-            && root.s_dev == found.s_dev
-            && found.path.starts_with(Path::new(&root.path))
+        root.broker == sync.broker && is_on(root) && path.starts_with(Path::new(&root.path))
     });
     if let Some(root) = root {
         sync.root = root as u16;
@@ -100,6 +116,28 @@ fn name(sync: &mut SyncEvent, found: &MappedFile, roots: &[RootSlot]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hanging_sync_is_named_by_its_path_unless_it_has_a_file() {
+        let roots = [("/d1", 9), ("/d2", 7)]
+            .map(|(path, s_dev)| RootSlot::new(0, path.to_owned(), s_dev, 2));
+        let path = Path::new("/d2/orders-0/00.log");
+        let mut sync = SyncEvent {
+            op: "fsync".to_owned(),
+            root: u16::MAX,
+            ..SyncEvent::default()
+        };
+        name_hanging(&mut sync, path, &roots);
+        assert_eq!((sync.root, sync.file.clone()), (1, FileId::default()));
+        assert_eq!(sync.names, ["00.log", "orders-0", "d2", "/"]);
+        let mut known = SyncEvent {
+            file: FileId { s_dev: 9, ino: 3 },
+            root: 0,
+            ..SyncEvent::default()
+        };
+        name_hanging(&mut known, path, &roots);
+        assert_eq!((known.root, known.names.len()), (0, 0));
+    }
 
     #[test]
     fn a_found_mapping_names_file_and_log_directory() {

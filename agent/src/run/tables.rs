@@ -39,6 +39,7 @@ pub struct BrokerSlot {
 }
 
 /// A directory's slot.
+#[derive(Clone, Debug)]
 pub struct RootSlot {
     /// Broker slot.
     pub broker: u16,

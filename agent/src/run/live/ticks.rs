@@ -90,9 +90,10 @@ impl Live {
         };
         self.is_looking = true;
         let (watcher, tx) = (self.watcher.clone(), self.tx.clone());
+        let roots = self.shared.tables().roots.clone();
         tokio::spawn(async move {
             let mut event = InFlightEvent { syncs, requests };
-            asks::threads(&watcher, &mut event.syncs).await;
+            asks::threads(&watcher, &mut event.syncs, &roots).await;
             let _ = tx.send(Input::Threads(Box::new(event))).await;
         });
     }

@@ -24,6 +24,11 @@ const LATE_REQUEST_NS: u64 = 5_000_000_000;
 impl Core {
     pub(super) fn on_in_flight(&mut self, event: &InFlightEvent, out: &mut Vec<Output>) {
         for in_flight in &event.syncs {
+            // The descriptors of a process that ends are gone before its call is.
+            let in_flight = &InFlightSync {
+                sync: self.named(&in_flight.sync),
+                ..in_flight.clone()
+            };
             if in_flight.confirmed == Some(false) {
                 self.end_unseen(|fact| fact.is_same_call(&in_flight.sync), out);
                 continue;

@@ -417,23 +417,27 @@ fn a_sync_named_while_it_hung_keeps_its_name() {
         root: u16::MAX,
         ..sync(0, exit_ms, 0)
     };
-    let named = SyncEvent {
+    let hanging = |sync: SyncEvent| {
+        let hanging = InFlightSync {
+            sync,
+            confirmed: Some(true),
+            stack: Vec::new(),
+        };
+        Event::InFlight(InFlightEvent {
+            syncs: vec![hanging],
+            requests: Vec::new(),
+        })
+    };
+    run.at(5_000).push(hanging(SyncEvent {
         names: sync(0, 5_000, 0).names,
         root: 0,
         ..nameless(5_000)
-    };
-    run.at(5_000).push(Event::InFlight(InFlightEvent {
-        syncs: vec![InFlightSync {
-            sync: named,
-            confirmed: Some(true),
-            stack: Vec::new(),
-        }],
-        requests: Vec::new(),
     }));
     let path = run.last().syncs[0].path.clone();
     assert!(path.is_some());
+    run.at(5_500).push(hanging(nameless(5_500)));
     run.at(6_000).push(Event::Sync(nameless(6_000)));
-    assert_eq!(run.last().syncs[0].path, path);
+    assert_eq!((run.core.findings(), &run.last().syncs[0].path), (1, &path));
     assert!(!run.last().syncs[0].in_flight);
 }
 

@@ -5,7 +5,7 @@
 use super::expect::Evidence;
 use super::fault::Fault;
 use crate::faultdisk::FsKind;
-use crate::incident::{Incident, Request};
+use crate::incident::Incident;
 
 /// Why this assertion cannot hold in this cell; `None`: it must.
 pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
@@ -22,13 +22,6 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
         );
     }
     let is_answer = matches!(name, "nothing false" | "verdict and cause");
-    if is_answer && is_untied(evidence) {
-        return Some(
-            "5.10 has no BTF of modules, so where xfs keeps a file's inode is not known: a sync \
-             is not tied to its file while it runs, and one whose request the driver took back \
-             (reset, abort) is STALLED without a cause",
-        );
-    }
     if name == "nothing false" && is_unnamed(evidence) {
         return Some(
             "5.10 has no BTF of modules, so where xfs keeps a file's inode is not known: a \
@@ -40,8 +33,8 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
     let is_unreturned = is_answer && is_unreturned_flush(evidence);
     (is_unreturned || is_errno && is_untold_flush(evidence)).then_some(
         "xfs of 5.10 does not return a failed flush of its own (xfs_blkdev_issue_flush is \
-         void); only its log's is seen, which shuts it down: CONFIRMED journal, and UNKNOWN \
-         for an append that fails then",
+         void): no sync fails; the flush is told of, or its log's, which shuts it down, and \
+         an append that fails then is UNKNOWN",
     )
 }
 
@@ -69,43 +62,32 @@ fn is_by_preemption(evidence: &Evidence) -> bool {
 /// More would not be by chance.
 const MOST_LEFT_OUT: u64 = 10;
 
-/// The driver took the request back, and a sync that waited for it is tied to nothing;
-/// nothing is blamed that should not be.
-fn is_untied(evidence: &Evidence) -> bool {
-    let mut told = evidence.told.iter().map(|told| &told.last);
-    let is_unblamed = |last: &Incident| last.verdict == "STALLED" && last.cause.is_none();
-    matches!(evidence.fault, Fault::Reset | Fault::Timeout)
-        && is_old_xfs(evidence)
-        && evidence.told.iter().any(|told| is_unblamed(&told.last))
-        && told.all(|last| {
-            let cause = last.cause.as_deref().unwrap_or_default();
-            is_unblamed(last) || cause.starts_with("device-") || cause == "journal"
-        })
-}
-
-/// The flush that failed is told of as the log's; nothing else is said but that an
-/// append failed.
+/// The flush that failed is told of, by the log's or by itself; nothing else is said but
+/// that an append failed.
 fn is_unreturned_flush(evidence: &Evidence) -> bool {
     let told = || evidence.told.iter().map(|told| &told.last);
-    let mut others = told().filter(|last| last.cause.as_deref() != Some("journal"));
     evidence.fault == Fault::FlushError
         && is_old_xfs(evidence)
-        && told().any(|last| {
-            let is_told = last.verdict == "CONFIRMED" && last.cause.as_deref() == Some("journal");
-            is_told && last.requests.iter().any(|request| request.errno.is_some())
-        })
-        && others.all(|last| last.verdict == "UNKNOWN" && last.syncs.is_empty())
+        && told().any(is_of_flush)
+        && told().all(|last| is_of_flush(last) || is_of_append(last))
 }
 
-/// The flush that failed is told of, and no caller was.
+/// The same, and no sync of a caller was told: what a caller printed was of an append.
 fn is_untold_flush(evidence: &Evidence) -> bool {
-    let is_failed = |request: &Request| request.op == "flush" && request.errno.is_some();
-    evidence.fault == Fault::FlushError
-        && is_old_xfs(evidence)
-        && evidence.caller_errnos.is_empty()
-        && evidence.told.iter().any(|told| {
-            told.last.verdict == "CONFIRMED" && told.last.requests.iter().any(is_failed)
-        })
+    let mut told = evidence.told.iter().map(|told| &told.last);
+    let is_told = (told.clone()).any(|last| last.syncs.iter().any(|sync| sync.errno.is_some()));
+    let is_explained = evidence.caller_errnos.is_empty() || told.any(is_of_append);
+    is_unreturned_flush(evidence) && !is_told && is_explained
+}
+
+fn is_of_flush(last: &Incident) -> bool {
+    let is_blamed = matches!(last.cause.as_deref(), Some("journal" | "device-error"));
+    let is_failed = last.requests.iter().any(|request| request.errno.is_some());
+    last.verdict == "CONFIRMED" && is_blamed && is_failed
+}
+
+fn is_of_append(last: &Incident) -> bool {
+    last.verdict == "UNKNOWN" && last.syncs.is_empty()
 }
 
 /// Beside the disk that is gone, a sync whose file is not known failed.

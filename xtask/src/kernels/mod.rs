@@ -179,6 +179,7 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
                         arch.name(),
                         fs.name()
                     ));
+                    store.put_absent(&image, *fs)?;
                     continue;
                 }
                 let faults: Vec<Fault> = (faults.iter().copied())

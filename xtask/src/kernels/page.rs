@@ -78,11 +78,22 @@ fn render(date: &str, results: &[Played], late: &[Played]) -> String {
         text.push_str(&format!("| {head} |"));
         for fault in columns() {
             let cell = stored.cells.iter().find(|cell| cell.id == fault);
-            let shown = cell.map_or("not run", |cell| word(cell.outcome));
+            let none = if stored.is_absent {
+                "absent"
+            } else {
+                "not run"
+            };
+            let shown = cell.map_or(none, |cell| word(cell.outcome));
             text.push_str(&format!(" {shown} |"));
             reasons.extend(cell.and_then(|cell| reason(&head, cell)));
         }
         text.push('\n');
+    }
+    if results.iter().any(|(_, _, stored)| stored.is_absent) {
+        text.push_str(
+            "\n`absent`: the distribution's archive has no module of that file system for that\n\
+             kernel, so there is no cell.\n",
+        );
     }
     text.push_str(&render_forced(results, &mut reasons));
     text.push_str(&render_stacks(results, &mut reasons));
@@ -195,7 +206,8 @@ fn render_group(group: &[Fault], results: &[Played], reasons: &mut Vec<String>) 
 
 /// How many cells came out how; a matrix that is not whole says so.
 fn summarize(results: &[Played]) -> String {
-    let total = results.len() * columns().count();
+    let rows = results.iter().filter(|(_, _, stored)| !stored.is_absent);
+    let total = rows.count() * columns().count();
     let count = |outcome| {
         let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
         let cells = cells.filter(|cell| columns().any(|fault| fault == cell.id));
@@ -299,6 +311,7 @@ mod tests {
                 {"name": "lock_contention", "state": "absent", "form": null},
             ]})),
             cells: vec![cell],
+            is_absent: false,
         };
         let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Ext4, stored)], &[]);
         assert!(
@@ -319,6 +332,19 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_without_the_file_system_has_no_cells() {
+        let absent = Stored {
+            release: "7.0.1".into(),
+            is_absent: true,
+            ..Stored::default()
+        };
+        let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Xfs, absent)], &[]);
+        assert!(text.contains("| 7.0.1 | x86_64 | xfs | absent |"), "{text}");
+        assert!(text.contains("Of 0 cells"), "{text}");
+        assert!(text.contains("`absent`: "), "{text}");
+    }
+
+    #[test]
     fn boots_with_a_broker_have_a_table_of_their_own() {
         let cell = CellResult {
             id: Fault::BrokerHang,
@@ -332,6 +358,7 @@ mod tests {
             release: "6.12.1".into(),
             check: None,
             cells: vec![cell],
+            is_absent: false,
         };
         let results = [(Arch::X86_64, FsKind::Ext4, stored)];
         let text = render("2026-11-25", &results, &[]);

@@ -129,7 +129,7 @@ fn work(shared: &Shared<'_>) {
             )
             .unwrap_or_else(|err| broken(&boot.job, &format!("{err:#}")))
         };
-        let record = twice_if_unborn(&evidence, &tell, play);
+        let record = twice_if_unborn(&evidence, tell, play);
         let is_good = record.failure.is_none()
             && record.cells.iter().all(|cell| is_as_expected(cell.outcome));
         if is_good && !shared.is_kept {
@@ -249,6 +249,9 @@ pub struct Stored {
     pub check: Option<Value>,
     /// The cells.
     pub cells: Vec<CellResult>,
+    /// The archive has no module of that file system for that kernel: there are none.
+    #[serde(default)]
+    pub is_absent: bool,
 }
 
 impl Store {
@@ -290,9 +293,23 @@ impl Store {
             stored.cells.retain(|known| known.id != cell.id);
             stored.cells.push(cell.clone());
         }
-        let path = self.path(&image.version, fs);
+        self.write(&image.version, fs, &stored)
+    }
+
+    /// Notes that a kernel comes without a file system.
+    pub fn put_absent(&self, image: &Image, fs: FsKind) -> anyhow::Result<()> {
+        let stored = Stored {
+            release: image.release.clone(),
+            is_absent: true,
+            ..Stored::default()
+        };
+        self.write(&image.version, fs, &stored)
+    }
+
+    fn write(&self, version: &str, fs: FsKind, stored: &Stored) -> anyhow::Result<()> {
+        let path = self.path(version, fs);
         let part = path.with_extension("part");
-        fs::write(&part, serde_json::to_vec(&stored)?)
+        fs::write(&part, serde_json::to_vec(stored)?)
             .and_then(|()| fs::rename(&part, &path))
             .with_context(|| format!("write {}", path.display()))
     }

@@ -144,7 +144,7 @@ fn is_issued_by(request: &RequestSpan, sync: &SyncEvent) -> bool {
         && request.file_source != "blockdev"
         && request.tid != 0
         && request.tid == sync.tid
-        && request.issue_ns >= sync.enter_ns
+        && (sync.enter_ns..=sync.exit_ns).contains(&request.issue_ns)
         && !has_flag(request, "meta")
 }
 

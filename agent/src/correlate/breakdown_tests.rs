@@ -380,6 +380,9 @@ fn a_write_of_the_same_thread_is_own_where_a_file_is_not_known() {
     assert!(!by_thread(unknown, known, |request| request.tid = 8));
     assert!(!by_thread(unknown, known, |request| request.tid = 0));
     assert!(!by_thread(unknown, known, |request| request.issue_ns -= 1));
+    // Of the thread's next call.
+    let later = |request: &mut RequestSpan| request.issue_ns += 1_001 * MS;
+    assert!(!by_thread(unknown, known, later));
     assert!(!by_thread(unknown, known, |request| request.op = "read".to_owned()));
     let meta = |request: &mut RequestSpan| request.flags.push("meta".to_owned());
     assert!(!by_thread(unknown, known, meta));

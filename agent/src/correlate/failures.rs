@@ -3,7 +3,7 @@
 //! requests that no sync of a broker was told of. A foreign file's request
 //! never becomes part of a case.
 
-use super::case::{Class, Key, NO_SLOT, Origin, Seen, SyncFact};
+use super::case::{Case, Class, Key, NO_SLOT, Origin, Seen, SyncFact};
 use super::join::{How, join_failed};
 use super::memory::Memory;
 use super::output::Output;
@@ -296,24 +296,27 @@ impl Core {
 
     /// A sync that had been reported as hanging returned, as the story of another case.
     pub(super) fn end_of_tracked_stall(&mut self, sync: &SyncEvent) -> Option<Key> {
+        let is_it =
+            |fact: &SyncFact| (fact.in_flight || fact.unseen_end) && fact.is_same_call(sync);
+        let tracks = |(_, case): &(&Key, &Case)| case.syncs.iter().any(is_it);
+        let key = self.cases.iter().find(tracks)?.0.clone();
         // By now the files of its requests are known.
         let stall = self.measure_now(sync, None);
         let submitted = self.memory.recorder.submitted(&stall.requests);
-        let (key, case) = self.cases.iter_mut().find(|(_, case)| {
-            case.syncs
-                .iter()
-                .any(|fact| (fact.in_flight || fact.unseen_end) && fact.is_same_call(sync))
-        })?;
-        let fact = case.syncs.iter_mut().find(|fact| fact.is_same_call(sync))?;
+        let case = self.cases.get_mut(&key)?;
+        case.count_requests(&stall.requests);
+        let fact = case.syncs.iter_mut().find(|fact| is_it(fact))?;
         let before = fact.commit_id();
-        (fact.in_flight, fact.unseen_end) = (false, false);
-        fact.sync = sync.clone();
-        let requests = stall.requests.clone();
-        (fact.stall, fact.submitted) = (Some(stall), submitted);
+        *fact = SyncFact {
+            stall: Some(stall),
+            submitted,
+            stack: std::mem::take(&mut fact.stack),
+            confirmed: fact.confirmed,
+            ..SyncFact::new(sync.clone())
+        };
         let now = fact.commit_id();
-        case.count_requests(&requests);
         case.move_commit(before, now);
         case.last_stand = Some(judge::stand(case, &self.world));
-        Some(key.clone())
+        Some(key)
     }
 }

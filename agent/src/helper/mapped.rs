@@ -57,7 +57,12 @@ fn path_of(line: &[u8]) -> Vec<u8> {
         return Vec::new();
     };
     let path = &line[at..];
-    path.strip_suffix(b" (deleted)").unwrap_or(path).to_vec()
+    without_mark(path).to_vec()
+}
+
+/// The path of a file that may be deleted, as /proc writes it, without the mark of that.
+pub(super) fn without_mark(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b" (deleted)").unwrap_or(path)
 }
 
 #[cfg(test)]

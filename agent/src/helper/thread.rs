@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mapped::without_mark;
 use super::protocol::ThreadState;
 
 /// Frames kept; the kernel's own limit is 64.
@@ -60,10 +61,8 @@ fn synced_file(fds: &Path, thread: &ThreadState) -> Option<PathBuf> {
     let target = fs::read_link(fds.join(fd.to_string())).ok()?;
     let name = target.as_os_str().as_bytes();
     // Else a socket, a pipe: `socket:[7]`.
-    name.starts_with(b"/").then(|| {
-        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-        PathBuf::from(OsStr::from_bytes(name))
-    })
+    name.starts_with(b"/")
+        .then(|| PathBuf::from(OsStr::from_bytes(without_mark(name))))
 }
 
 /// `running`, or `NR ARGS… SP PC`; NR is -1 outside of a call.

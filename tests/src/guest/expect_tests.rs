@@ -364,6 +364,9 @@ fn a_sync_without_a_file_on_xfs_of_5_10_does_not_know_that_its_disk_is_gone() {
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
     evidence.kernel = "5.10.0-32-cloud-arm64".into();
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
+    evidence.told[1].last.cause = Some("no-space".into());
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.told[1].last.cause = None;
     evidence.told[1].last.syncs[0].path = Some(VICTIM.into());
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
 }

@@ -95,13 +95,21 @@ fn is_unnamed(evidence: &Evidence) -> bool {
     let told = || evidence.told.iter().map(|told| &told.last);
     let is_nameless = |last: &Incident| {
         last.verdict == "CONFIRMED"
+            && last.cause.is_none()
             && !last.syncs.is_empty()
             && last.syncs.iter().all(|sync| sync.path.is_none())
+    };
+    let is_right = |last: &Incident| {
+        matches!(
+            last.cause.as_deref(),
+            Some("device-gone" | "device-error" | "journal")
+        )
     };
     evidence.fault == Fault::Removed
         && is_old_xfs(evidence)
         && told().any(|last| last.cause.as_deref() == Some("device-gone"))
-        && told().all(|last| last.cause.is_some() || last.verdict == "UNKNOWN" || is_nameless(last))
+        && told().any(is_nameless)
+        && told().all(|last| is_right(last) || is_nameless(last) || is_of_append(last))
 }
 
 fn is_old_xfs(evidence: &Evidence) -> bool {

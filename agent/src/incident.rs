@@ -376,7 +376,7 @@ pub struct IncidentRequest {
     /// In the device.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device_ns: Option<u64>,
-    /// OK or the block status.
+    /// OK, the block status, or `FAILED_OVER`: a path of a multipath disk gave it back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<String>,
     /// The kernel gave an errno only (before 5.16), of which `status` was made.

@@ -163,8 +163,8 @@ fn every_capture_gives_the_expected_report() {
     let recorded = captures("recorded");
     assert_eq!(
         recorded.len(),
-        12,
-        "one for each scenario of the demo that is short, and one of a virtual machine"
+        13,
+        "one for each scenario of the demo that is short, and two of virtual machines"
     );
     paths.extend(recorded);
     for path in paths {

@@ -152,14 +152,17 @@ impl Core {
     }
 
     pub(super) fn on_request(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
-        if request.is_failover {
-            self.on_failover(request, out);
-            return;
-        }
         let request = &RequestEvent {
             rdev: self.world.metadata_device(request),
             ..request.clone()
         };
+        if request.is_failover {
+            self.on_failover(request, out);
+            if request.errno != 0 {
+                return;
+            }
+        }
+        // One that a path gave back was held by it until then.
         self.memory.remember_request(request);
         if request.errno == 0 {
             self.remeasure(request);

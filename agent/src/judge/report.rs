@@ -283,10 +283,10 @@ fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentR
             known(request.start_ns, request.issue_ns)
         },
         device_ns: known(request.issue_ns, request.complete_ns),
-        status: Some(if request.errno == 0 {
-            "OK".to_owned()
-        } else {
-            request.status.clone()
+        status: Some(match request.errno {
+            0 if request.is_failover => "FAILED_OVER".to_owned(),
+            0 => "OK".to_owned(),
+            _ => request.status.clone(),
         }),
         status_derived: request.errno != 0 && request.status_derived,
         errno: (request.errno != 0).then(|| errno_name(request.errno)),

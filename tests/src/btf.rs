@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 
 const STRUCT: u32 = 4;
 const TYPEDEF: u32 = 8;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const PTR: u32 = 2;
 
@@ -98,6 +99,25 @@ impl Btf {
         let found = self.find(STRUCT, name)?;
         let at = found.first().with_context(|| format!("no struct {name}"))?;
         self.rename(*at, name, new)
+    }
+
+    /// Exchanges the names of two functions: who asks for one gets the other.
+    ///
+    /// # Errors
+    /// When there is no such function.
+    pub fn swap_functions(&mut self, one: &str, other: &str) -> anyhow::Result<()> {
+        let place = |name: &str| -> anyhow::Result<usize> {
+            let found = self.find(FUNC, name)?;
+            found
+                .first()
+                .copied()
+                .with_context(|| format!("no function {name}"))
+        };
+        let (first, second) = (place(one)?, place(other)?);
+        let (first_name, second_name) = (self.word(first)?, self.word(second)?);
+        self.set(first, second_name);
+        self.set(second, first_name);
+        Ok(())
     }
 
     fn rename(&mut self, at: usize, old: &str, new: &str) -> anyhow::Result<()> {

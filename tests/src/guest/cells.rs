@@ -3,32 +3,30 @@
 //! In: the plan. Out: a [`CellResult`] for each, to the host. What is expected is
 //! in `expect`; how a fault is made in `make`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::broker::{self, Running};
+use super::effect::{self, Reset};
 use super::expect::{self, BrokerTruth, Evidence};
 use super::fault::Fault;
 use super::hooks;
 use super::host::Host;
 use super::make;
-use super::protocol::{AGENT_PATH, CellResult, FromGuest, Outcome, Plan, Stage};
+use super::protocol::{CellResult, FromGuest, Outcome, Plan, Stage};
+use super::said;
 use super::stack::{self, Stack};
 use super::system;
-use super::watch::Watch;
+use super::watch::{AgentError, Watch};
 use crate::lab::Lab;
 use crate::writer::Writer;
 
 /// Where the disk is mounted.
 pub const DATA_DIR: &str = "/data";
-
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Everything that the cells share.
 pub struct Machine {
@@ -52,8 +50,10 @@ pub struct Machine {
     is_mounted: bool,
     /// What is between the disk and the file system.
     pub stack: Option<Stack>,
+    /// The controller's reset, once it has been asked for.
+    pub reset: Option<Reset>,
     /// What `check` has said.
-    said_of_hooks: Value,
+    pub said_of_hooks: Value,
 }
 
 impl Machine {
@@ -72,6 +72,7 @@ impl Machine {
             nth_watch: 0,
             is_mounted: false,
             stack: None,
+            reset: None,
             said_of_hooks: Value::Null,
         })
     }
@@ -115,7 +116,8 @@ impl Machine {
             None => self.mount()?,
         }
         self.check()?;
-        for fault in self.plan.cells.clone() {
+        let cells = self.plan.cells.clone();
+        for (nth, fault) in cells.iter().copied().enumerate() {
             self.host.progress(&format!("{} …", fault.name()))?;
             let begin = Instant::now();
             let done = match fault {
@@ -123,27 +125,36 @@ impl Machine {
                 fault if fault.is_brokers() => broker::run_cell(self, fault),
                 _ => self.run_cell(fault),
             };
-            let mut result = match done {
-                Ok(result) => result,
-                Err(err) => CellResult {
-                    id: fault,
-                    outcome: Outcome::Harness,
-                    asserts: Vec::new(),
-                    why: format!("{err:#}"),
-                    took_ms: 0,
-                    said: Vec::new(),
-                },
-            };
+            let mut result = done.unwrap_or_else(|err| failed_cell(fault, &err));
+            self.end_cell(&mut result, nth + 1 == cells.len())?;
             result.took_ms = begin.elapsed().as_millis() as u64;
-            let is_kept = self.plan.keep_all || result.outcome != Outcome::Passed;
             self.host.say(&FromGuest::Cell(result))?;
-            if is_kept {
-                self.keep(fault)?;
-            }
-            // A run that was stopped for its capture has nothing more to say.
         }
-        self.stop_watch()?;
         Ok(())
+    }
+
+    /// Ends the agent if nothing comes after the cell, or its capture is wanted: a run
+    /// that was stopped for its capture has nothing more to say.
+    fn end_cell(&mut self, result: &mut CellResult, is_last: bool) -> anyhow::Result<()> {
+        let is_kept = self.plan.keep_all || result.outcome != Outcome::Passed;
+        let watch = match is_last || is_kept {
+            true => self.watch.take(),
+            false => None,
+        };
+        let Some(mut watch) = watch else {
+            return Ok(());
+        };
+        let stopped = watch.stop();
+        if let Err(err) = &stopped {
+            let failed = failed_cell(result.id, err);
+            if !matches!(result.outcome, Outcome::Failed | Outcome::Harness) {
+                (result.outcome, result.why) = (failed.outcome, failed.why);
+            }
+        }
+        match is_kept || stopped.is_err() {
+            true => self.keep(result.id, &watch),
+            false => Ok(()),
+        }
     }
 
     /// First the agent, then the modules of the disk.
@@ -182,51 +193,6 @@ impl Machine {
         Ok(())
     }
 
-    /// `check --json`, once: which form each hook has on this kernel.
-    fn check(&mut self) -> anyhow::Result<()> {
-        self.host.progress("check …")?;
-        let said = self.run_check(&[])?;
-        self.said_of_hooks = said.clone();
-        self.host.say(&FromGuest::Check { said })
-    }
-
-    fn run_check(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::new(agent_on_disk()?)
-            .args(["check", "--json"])
-            .args(args)
-            .args(&self.plan.agent_args)
-            .stdin(Stdio::null())
-            .output()
-            .context("run check")?;
-        let mut said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        if let Some(fields) = said.as_object_mut() {
-            fields.insert("exit_code".to_owned(), output.status.code().into());
-        } else {
-            let text = String::from_utf8_lossy(&output.stderr);
-            eprintln!("guest: check: {}", text.trim());
-        }
-        Ok(said)
-    }
-
-    /// The agent is told to believe a BTF that is wrong.
-    fn run_broken_fact(&self) -> anyhow::Result<CellResult> {
-        const BROKEN: &str = "/tmp/broken.btf";
-        let btf = std::fs::read(KERNEL_BTF).with_context(|| format!("read {KERNEL_BTF}"))?;
-        std::fs::write(BROKEN, hooks::break_facts(btf)?)?;
-        let said = self.run_check(&["--test-btf", BROKEN])?;
-        std::fs::remove_file(BROKEN)?;
-        let asserts = hooks::compare_broken(&said);
-        let (outcome, why) = expect::conclude(&asserts);
-        Ok(CellResult {
-            id: Fault::BrokenFact,
-            outcome,
-            asserts,
-            why,
-            took_ms: 0,
-            said: vec![said],
-        })
-    }
-
     fn run_cell(&mut self, fault: Fault) -> anyhow::Result<CellResult> {
         self.host.clear()?;
         if fault.is_stacked() {
@@ -241,7 +207,11 @@ impl Machine {
         let known = self.wait_for(Duration::from_secs(60), |watch| {
             watch.knows_broker(writer.pid())
         })?;
-        anyhow::ensure!(known, "the agent did not find the writer in 60 s");
+        if !known {
+            bail!(AgentError(
+                "the agent did not find the writer in 60 s".to_owned()
+            ));
+        }
         // Its disk is looked up behind the broker's own lines.
         thread::sleep(make::SETTLE_TIME);
         let flushes = writer.flushes()? + make::WARM_UP_FLUSHES;
@@ -276,6 +246,7 @@ impl Machine {
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
         }
+        let effects = effect::of(fault, &self.plan.disk.name, self.reset.as_ref());
         let (server_log, broker) = end(self)?;
 
         let truth = self.host.disk_log()?.split_off(known_requests);
@@ -301,26 +272,20 @@ impl Machine {
             },
             writer_pid,
             victim: victim.to_string_lossy().into_owned(),
-            caller_errnos: parse_errnos(&server_log),
+            caller_errnos: said::parse_errnos(&server_log),
             truth,
             told,
-            missing_hooks: missing_hooks(&lines),
-            lost: lost_in(&lines),
+            missing_hooks: said::missing_hooks(&lines),
+            lost: said::lost_in(&lines),
             broker,
-            preempts: hooks::preempts(&self.said_of_hooks),
+            preempts: system::preempts(),
+            effects,
+            trouble: self.watch.as_mut().and_then(Watch::trouble),
         };
         make::restore(self, fault)?;
         let mut asserts = expect::compare(&evidence);
         if fault == Fault::Healthy {
-            asserts.extend(hooks::compare_forms(
-                &self.said_of_hooks,
-                &self.plan.agent_args,
-            ));
-            asserts.push(hooks::compare_best(
-                &self.said_of_hooks,
-                &self.plan.agent_args,
-                &evidence,
-            ));
+            asserts.extend(self.compare_checks(&evidence)?);
         }
         if fault.is_forced() {
             asserts.extend(hooks::compare_forced(fault, &lines, &evidence));
@@ -369,20 +334,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends the agent and sends its capture and what it printed.
-    fn keep(&mut self, fault: Fault) -> anyhow::Result<()> {
-        let Some(mut watch) = self.watch.take() else {
-            return Ok(());
-        };
-        let stopped = watch.stop();
+    /// Sends the agent's capture and what it printed.
+    fn keep(&mut self, fault: Fault, watch: &Watch) -> anyhow::Result<()> {
         let name = fault.name();
         self.host
             .send_file(&format!("{name}.ndjson.zst"), watch.capture())?;
         let printed = Path::new("/tmp/printed");
         std::fs::write(printed, watch.lines_from(0).join("\n"))?;
-        self.host
-            .send_file(&format!("{name}.watch.json"), printed)?;
-        stopped.map(|_| ())
+        self.host.send_file(&format!("{name}.watch.json"), printed)
     }
 
     /// Waits until the agent has said something; `false` if it did not in time.
@@ -403,91 +362,17 @@ impl Machine {
     }
 }
 
-/// `check` proves its hooks by a sync and a read of the agent's own binary: it must
-/// lie on the disk, where requests are made, not in the initramfs.
-fn agent_on_disk() -> anyhow::Result<PathBuf> {
-    let path = Path::new(DATA_DIR).join("fsyncscope");
-    if !path.exists() {
-        std::fs::copy(AGENT_PATH, &path).context("copy the agent to the disk")?;
-        std::fs::File::open(&path)?.sync_all()?;
-    }
-    Ok(path)
-}
-
-/// The errnos of a broker's log, by name, in its texts.
-fn parse_errnos(log: &str) -> Vec<String> {
-    const TEXTS: [(&str, &str); 6] = [
-        ("Input/output error", "EIO"),
-        ("No data available", "ENODATA"),
-        ("No such device", "ENODEV"),
-        ("No space left on device", "ENOSPC"),
-        ("Read-only file system", "EROFS"),
-        ("Structure needs cleaning", "EUCLEAN"),
-    ];
-    let mut found: Vec<String> = Vec::new();
-    for line in log.lines().filter(|line| line.starts_with("java.io.")) {
-        for (text, name) in TEXTS {
-            if line.contains(text) && !found.iter().any(|known| known == name) {
-                found.push(name.to_owned());
-            }
-        }
-    }
-    found
-}
-
-fn missing_hooks(lines: &[String]) -> Vec<String> {
-    let lines = lines
-        .iter()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    lines
-        .filter(|line: &Value| line["type"] == "hook" && line["required"] == true)
-        .filter(|line| line["state"] == "failed" || line["state"] == "absent")
-        .filter_map(|line| line["name"].as_str().map(str::to_owned))
-        .collect()
-}
-
-/// What incidents say was lost: the largest number of each class.
-fn lost_in(lines: &[String]) -> BTreeMap<String, u64> {
-    let mut lost: BTreeMap<String, u64> = BTreeMap::new();
-    for line in lines {
-        let line: Value = serde_json::from_str(line).unwrap_or_default();
-        for (class, count) in line["lost"].as_object().into_iter().flatten() {
-            let count = count.as_u64().unwrap_or(0);
-            let most = lost.entry(class.clone()).or_default();
-            *most = count.max(*most);
-        }
-    }
-    lost.retain(|_, count| *count > 0);
-    lost
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errnos_are_read_from_a_brokers_lines() {
-        let log = "[t] ERROR Error while flushing log for a-0 (x)\n\
-                   java.io.IOException: No data available\n\tat y\n\
-                   java.io.UncheckedIOException: java.io.IOException: Input/output error (msync)\n\
-                   java.io.IOException: No data available\n";
-        assert_eq!(parse_errnos(log), ["ENODATA", "EIO"]);
-        assert_eq!(parse_errnos("[t] INFO No space left on device"), [""; 0]);
-    }
-
-    #[test]
-    fn hooks_and_losses_are_read_from_the_agents_lines() {
-        let lines = [
-            r#"{"type":"hook","name":"a","required":true,"state":"failed"}"#,
-            r#"{"type":"hook","name":"b","required":false,"state":"failed"}"#,
-            r#"{"type":"hook","name":"c","required":true,"state":"attached","lost":"text"}"#,
-            r#"{"id":"x","verdict":"STALLED","lost":{"ring_full":2,"map_full":0}}"#,
-        ]
-        .map(str::to_owned);
-        assert_eq!(missing_hooks(&lines), ["a"]);
-        assert_eq!(
-            lost_in(&lines),
-            BTreeMap::from([("ring_full".to_owned(), 2)])
-        );
+/// The agent's failure is the product's, any other the lab's.
+fn failed_cell(fault: Fault, err: &anyhow::Error) -> CellResult {
+    CellResult {
+        id: fault,
+        outcome: match err.is::<AgentError>() {
+            true => Outcome::Failed,
+            false => Outcome::Harness,
+        },
+        asserts: Vec::new(),
+        why: format!("{err:#}"),
+        took_ms: 0,
+        said: Vec::new(),
     }
 }

@@ -5,11 +5,13 @@
 mod broker;
 mod request;
 mod stack;
+mod sync;
 mod timeout;
 
 use std::collections::BTreeMap;
 
 pub use self::broker::{BrokerTruth, Placed};
+use super::effect::Effect;
 use super::fault::Fault;
 use super::gaps;
 use super::protocol::{Assertion, Outcome};
@@ -60,8 +62,12 @@ pub struct Evidence {
     pub missing_hooks: Vec<String>,
     /// Events that the agent says it lost, by the time of the cell's end.
     pub lost: BTreeMap<String, u64>,
-    /// The agent said that the kernel preempts its own code.
+    /// The kernel preempts its own code.
     pub preempts: bool,
+    /// What the machine itself shows of the fault.
+    pub effects: Vec<Effect>,
+    /// How the agent ended, if it did not live until here.
+    pub trouble: Option<String>,
     /// The broker, if the writer is a real one.
     pub broker: Option<BrokerTruth>,
 }
@@ -183,6 +189,11 @@ pub fn compare(evidence: &Evidence) -> Vec<Assertion> {
         &list(&evidence.missing_hooks, "all required"),
     );
     sheet.is("loss", "none", &show_lost(&losses(&evidence.lost)));
+    let trouble = evidence.trouble.as_deref().unwrap_or("runs");
+    sheet.is("agent", "runs", trouble);
+    for effect in &evidence.effects {
+        sheet.is(effect.name, effect.wanted, &effect.got);
+    }
     if let Some(wanted) = wanted(evidence.fault) {
         sheet.check_answer(&wanted);
     }
@@ -277,7 +288,8 @@ impl Sheet<'_> {
         let Some(answer) = answer else { return };
         self.check_device(&answer.last);
         match evidence.fault.on_disk() {
-            Fault::Healthy | Fault::BrokenFact | Fault::NoSpace => {}
+            Fault::Healthy | Fault::BrokenFact => {}
+            Fault::NoSpace => self.check_no_space(&answer.last),
             Fault::DmDelay => self.check_held_above(answer),
             Fault::DmError => self.check_failed_above(&answer.last),
             Fault::WriteError
@@ -297,6 +309,7 @@ impl Sheet<'_> {
             }
             Fault::FlushError => {
                 self.check_failed_sync(&answer.last);
+                self.check_files(&answer.last);
                 self.check_flush(&answer.last);
             }
             Fault::JournalError => {
@@ -306,10 +319,17 @@ impl Sheet<'_> {
             Fault::Stall => self.check_held(answer),
             // QEMU stands still while the controller waits for its disk: whether
             // anything is told meanwhile says nothing about the agent.
-            Fault::Reset => self.check_sync_file(&answer.last),
-            Fault::Removed => self.check_failed_sync(&answer.last),
+            Fault::Reset => {
+                self.check_sync_file(&answer.last);
+                self.check_held_sector(&answer.last);
+            }
+            Fault::Removed => {
+                self.check_failed_sync(&answer.last);
+                self.check_files(&answer.last);
+            }
             Fault::Timeout => {
                 self.check_failed_sync(&answer.last);
+                self.check_sync_file(&answer.last);
                 self.check_given_up(&answer.last);
             }
             Fault::BrokerWriteError => self.check_brokers_write_error(&answer.last),
@@ -327,110 +347,6 @@ impl Sheet<'_> {
             device.serial.as_deref().unwrap_or("none"),
         );
         self.check_layers(&device.path);
-    }
-
-    /// A sync of the writer failed with what its caller was told.
-    fn check_failed_sync(&mut self, incident: &Incident) {
-        let evidence = self.evidence;
-        let is_ours = |sync: &&Sync| sync.pid == evidence.writer_pid && sync.errno.is_some();
-        let syncs: Vec<&Sync> = incident.syncs.iter().filter(is_ours).collect();
-        let errnos: Vec<String> = syncs.iter().filter_map(|sync| sync.errno.clone()).collect();
-        let is_told = evidence
-            .caller_errnos
-            .iter()
-            .any(|errno| errnos.contains(errno));
-        self.put(
-            "errno of the caller",
-            is_told,
-            &list(&evidence.caller_errnos, "none printed"),
-            &list(&errnos, "no failed sync"),
-        );
-        let of_victim = [Fault::WriteError, Fault::LateError, Fault::DmError];
-        if of_victim.contains(&evidence.fault.on_disk()) {
-            let paths: Vec<String> = syncs.iter().filter_map(|sync| sync.path.clone()).collect();
-            let is_named = paths.contains(&evidence.victim);
-            self.put("file", is_named, &evidence.victim, &list(&paths, "no file"));
-        }
-    }
-
-    fn check_line(&mut self, incident: &Incident) {
-        let texts: Vec<String> = incident
-            .log_events
-            .iter()
-            .map(|event| event.text.clone())
-            .collect();
-        let is_there = texts
-            .iter()
-            .any(|text| text.contains("Error while flushing log"));
-        self.put(
-            "line of the broker",
-            is_there,
-            "Error while flushing log",
-            &list(&texts, "none"),
-        );
-    }
-
-    /// Told before any sync failed, and then by a sync that says how old it is.
-    fn check_late(&mut self, answer: &Told) {
-        let early = answer.first.syncs.iter().all(|sync| sync.errno.is_none());
-        let got = if early { "yes" } else { "no" };
-        self.is("told before a sync failed", "yes", got);
-        let late = (answer.last.syncs.iter()).find_map(|sync| sync.told_late_by_ns);
-        let got = late.map_or("none".to_owned(), |ns| format!("{} ms", ns / 1_000_000));
-        self.put(
-            "age of the failure",
-            late.is_some_and(|ns| ns > 500_000_000),
-            "seconds",
-            &got,
-        );
-    }
-
-    /// Told in flight, and in the end with the delay that the disk applied.
-    fn check_held(&mut self, answer: &Told) {
-        let in_flight = if answer.was_in_flight { "yes" } else { "no" };
-        self.is("told in flight", "yes", in_flight);
-        let held = self.evidence.truth.iter().find(|truth| truth.delay_ms > 0);
-        let Some(held) = held else {
-            self.put("held request", false, "one", "none");
-            return;
-        };
-        let request = answer
-            .last
-            .requests
-            .iter()
-            .find(|request| overlaps(held, request));
-        let sector = (answer.last.requests.iter()).find_map(|request| request.sector);
-        let got = sector.map_or("none".to_owned(), |sector| sector.to_string());
-        self.put("sector", request.is_some(), &held.sector.to_string(), &got);
-        if let Some(request) = request {
-            let disk = self.evidence.disk.clone();
-            self.is("request's disk", &disk, &request.disk);
-            let device_ms = request.device_ns.unwrap_or(0) / 1_000_000;
-            // The emulated device takes time of its own; it never takes less.
-            let is_right = (held.delay_ms..held.delay_ms * 3 / 2).contains(&(device_ms + 50));
-            self.put(
-                "time in the device",
-                is_right,
-                &format!("{} ms", held.delay_ms),
-                &format!("{device_ms} ms"),
-            );
-        }
-        self.check_sync_file(&answer.last);
-    }
-
-    /// A sync of the file that was hit is among those told of.
-    fn check_sync_file(&mut self, incident: &Incident) {
-        let victim = self.evidence.victim.clone();
-        let mut paths = incident.syncs.iter().filter_map(|sync| sync.path.clone());
-        let longest = incident.syncs.iter().max_by_key(|sync| sync.duration_ns);
-        let is_named = paths.any(|path| path == victim);
-        let got = longest.and_then(|sync| sync.path.clone());
-        self.put(
-            "file",
-            is_named,
-            &victim,
-            got.as_deref().unwrap_or("no file"),
-        );
     }
 }
 

@@ -91,6 +91,8 @@ fn evidence(fault: Fault, truth: TruthRequest, incidents: Vec<Incident>) -> Evid
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
+        effects: Vec::new(),
+        trouble: None,
         broker: None,
     }
 }
@@ -317,13 +319,30 @@ fn a_caller_that_is_told_nothing_wants_the_write_that_is_still_held() {
     held.requests[0].in_flight = true;
     let mut evidence = evidence(Fault::Timeout, truth(0, 9000), vec![held]);
     evidence.caller_errnos.clear();
-    assert_eq!(failed(&evidence), [""; 0]);
+    // It is a gap where the kernel was seen to do so, and nowhere else.
+    assert_eq!(failed(&evidence), ["errno of the caller"]);
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+    evidence.kernel = "7.0.13+deb13-cloud-amd64".into();
+    assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
     evidence.told[0].last.requests[0].in_flight = false;
-    assert_eq!(failed(&evidence), ["outstanding sector"]);
+    assert_eq!(
+        failed(&evidence),
+        ["errno of the caller", "outstanding sector"]
+    );
     evidence.told[0].last.syncs[0].in_flight = false;
-    assert_eq!(failed(&evidence), ["file in flight", "outstanding sector"]);
+    assert_eq!(
+        failed(&evidence),
+        [
+            "errno of the caller",
+            "file in flight",
+            "outstanding sector"
+        ]
+    );
     evidence.told[0].last.cause = None;
-    assert_eq!(failed(&evidence), ["nothing false", "verdict and cause"]);
+    assert_eq!(
+        failed(&evidence),
+        ["nothing false", "verdict and cause", "errno of the caller"]
+    );
     // Nor is a stall enough where the caller was told of an error.
     evidence.told[0].last.cause = Some("device-stall".into());
     evidence.caller_errnos.push("EIO".into());
@@ -338,9 +357,10 @@ fn a_flush_of_which_xfs_of_5_10_tells_nobody_has_no_errno() {
     let mut evidence = evidence(Fault::FlushError, truth(5, 0), vec![untold]);
     evidence.fs = FsKind::Xfs;
     evidence.caller_errnos.clear();
-    assert_eq!(failed(&evidence), ["errno of the caller"]);
+    assert_eq!(failed(&evidence), ["errno of the caller", "files"]);
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
     evidence.kernel = "5.10.0-32-cloud-arm64".into();
+    evidence.told[0].last.requests[0].status_derived = true;
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::ExpectedGap);
     // But one that was told must be shown, unless an append was.
     evidence.caller_errnos.push("EIO".into());
@@ -369,4 +389,65 @@ fn a_sync_without_a_file_on_xfs_of_5_10_does_not_know_that_its_disk_is_gone() {
     evidence.told[1].last.cause = None;
     evidence.told[1].last.syncs[0].path = Some(VICTIM.into());
     assert_eq!(conclude(&compare(&evidence)).0, Outcome::Failed);
+}
+
+#[test]
+fn a_cell_needs_its_fault_and_an_agent_that_lives() {
+    let mut evidence = evidence(Fault::WriteError, truth(5, 0), vec![incident()]);
+    let effect = |got: &str| Effect {
+        name: "reset of the controller",
+        wanted: "done",
+        got: got.to_owned(),
+    };
+    evidence.effects = vec![effect("done")];
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.effects = vec![effect("not over after 60 s")];
+    evidence.trouble = Some("the agent ended early, signal: 11".to_owned());
+    assert_eq!(failed(&evidence), ["agent", "reset of the controller"]);
+}
+
+#[test]
+fn a_reset_names_the_write_that_it_took_back() {
+    let mut held = incident();
+    (held.verdict, held.cause) = ("STALLED".into(), Some("device-stall".into()));
+    let mut evidence = evidence(Fault::Reset, truth(0, 7000), vec![held]);
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.requests[0].sector = Some(8);
+    assert_eq!(failed(&evidence), ["sector"]);
+    evidence.truth.clear();
+    assert_eq!(failed(&evidence), ["sector"]);
+}
+
+#[test]
+fn a_full_file_system_blames_no_request_and_has_its_line() {
+    let mut full = incident();
+    full.cause = Some("no-space".into());
+    full.requests.clear();
+    full.log_events[0].text = "[t] ERROR Error while appending records to orders-0".into();
+    let mut evidence = evidence(Fault::NoSpace, truth(0, 0), vec![full]);
+    evidence.caller_errnos = vec!["ENOSPC".into()];
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.requests = incident().requests;
+    evidence.told[0].last.log_events.clear();
+    evidence.caller_errnos.clear();
+    assert_eq!(
+        failed(&evidence),
+        [
+            "line of the broker",
+            "errno of the caller",
+            "requests blamed"
+        ]
+    );
+}
+
+#[test]
+fn files_that_failed_are_the_writers() {
+    let mut gone = incident();
+    gone.cause = Some("device-gone".into());
+    let mut evidence = evidence(Fault::Removed, truth(0, 0), vec![gone]);
+    assert_eq!(failed(&evidence), [""; 0]);
+    evidence.told[0].last.syncs[0].path = Some("/other/orders-0/0.log".into());
+    assert_eq!(failed(&evidence), ["files"]);
+    evidence.told[0].last.syncs[0].path = None;
+    assert_eq!(failed(&evidence), ["files"]);
 }

@@ -172,11 +172,118 @@ fn form_of_fsync(hooks: &Value, wanted: &str, evidence: &Evidence) -> Assertion 
     is_form
 }
 
-/// Whether `check` said that programs may be preempted on this kernel.
-pub fn preempts(report: &Value) -> bool {
+/// `check` says of the kernel's preemption what the kernel itself shows.
+pub fn compare_preemption(report: &Value, evidence: &Evidence) -> Assertion {
     let needs = report["needs"].as_array().map_or(&[][..], Vec::as_slice);
-    let row = needs.iter().find(|need| need["name"] == "preemption");
-    row.is_some_and(|row| row["state"] != "none" && row["state"] != "unknown")
+    let said = needs.iter().find(|need| need["name"] == "preemption");
+    let said = said.and_then(|need| need["state"].as_str());
+    let got = match said {
+        None => "nothing",
+        Some("none") => "none",
+        Some("unknown") => "unknown",
+        Some(_) => "some",
+    };
+    let wanted = if evidence.preempts { "some" } else { "none" };
+    row("preemption", got == wanted, wanted, got)
+}
+
+/// BTF alone says all that the running kernel says: each fact, and each hook's form.
+pub fn compare_btf(live: &Value, from_btf: &Value) -> Vec<Assertion> {
+    let mut rows = Vec::new();
+    for key in ["facts", "traits", "arch"] {
+        let name = format!("{key} by BTF alone");
+        let is_same = live[key] == from_btf[key] && !live[key].is_null();
+        let got = if is_same { "as live" } else { "others" };
+        let got = match differing(&live[key], &from_btf[key]) {
+            names if names.is_empty() => got.to_owned(),
+            names => names.join(", "),
+        };
+        rows.push(row(&name, is_same, "as live", &got));
+    }
+    let hooks = live["hooks"].as_array().map_or(&[][..], Vec::as_slice);
+    let others = hooks.iter().filter_map(|hook| {
+        let name = hook["name"].as_str().unwrap_or_default();
+        let (form, guess) = (form_of(live, name), form_of(from_btf, name));
+        // A module's, of which no BTF is at hand: that is what it says.
+        let is_open = state_of(from_btf, name).0 == "unknown";
+        (form != guess && !is_open).then(|| format!("{name}: {guess} instead of {form}"))
+    });
+    let mut others: Vec<String> = others.collect();
+    if hooks.is_empty() {
+        others.push("no report".to_owned());
+    }
+    let got = match others.is_empty() {
+        true => "as live".to_owned(),
+        false => others.join(", "),
+    };
+    rows.push(row(
+        "forms by BTF alone",
+        others.is_empty(),
+        "as live",
+        &got,
+    ));
+    rows
+}
+
+/// Names of what two objects do not have alike.
+fn differing(one: &Value, other: &Value) -> Vec<String> {
+    let keys = |value: &Value| -> Vec<String> {
+        let fields = value.as_object();
+        fields.map_or_else(Vec::new, |fields| fields.keys().cloned().collect())
+    };
+    let mut names = [keys(one), keys(other)].concat();
+    names.sort();
+    names.dedup();
+    names.retain(|name| one[name] != other[name]);
+    names
+}
+
+/// A kernel's BTF in which fsync's function and one that nobody calls have exchanged
+/// their names.
+///
+/// # Errors
+/// When the kernel has no such functions.
+pub fn mislead_fexit(btf: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "x64",
+    };
+    let mut btf = Btf::new(btf)?;
+    btf.swap_functions(
+        &format!("__{arch}_sys_fsync"),
+        &format!("__{arch}_sys_fchdir"),
+    )?;
+    Ok(btf.into_bytes())
+}
+
+/// The form that attaches and does not fire is refused, and the next one is in use.
+pub fn compare_misled(report: &Value) -> Vec<Assertion> {
+    const SILENT: &str = "fexit: attached but did not fire";
+    let (state, reason) = state_of(report, "fsync");
+    let form = form_of(report, "fsync");
+    let is_next = state == "attached" && form == "tracepoint";
+    vec![
+        row(
+            "fexit that does not fire",
+            reason.contains(SILENT),
+            SILENT,
+            &show(&state, &reason),
+        ),
+        row(
+            "fsync's next form",
+            is_next,
+            "attached, tracepoint",
+            &format!("{state}, {form}"),
+        ),
+    ]
+}
+
+/// The form of a hook; empty if it is not there.
+pub fn form_of<'r>(report: &'r Value, name: &str) -> &'r str {
+    let hooks = report["hooks"].as_array();
+    let hook = hooks.and_then(|hooks| hooks.iter().find(|hook| hook["name"] == name));
+    hook.and_then(|hook| hook["form"].as_str())
+        .unwrap_or_default()
 }
 
 fn state_of(report: &Value, name: &str) -> (String, String) {
@@ -208,170 +315,5 @@ fn row(name: &str, passed: bool, wanted: &str, got: &str) -> Assertion {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn report() -> Value {
-        let failed = |name: &str, reason: &str| json!({"name": name, "state": "failed", "form": "", "reason": reason});
-        let mut hooks: Vec<Value> = REFUSED
-            .iter()
-            .map(|(name, words)| failed(name, &format!("{words} …")))
-            .collect();
-        hooks.push(json!({"name": "fsync", "state": "attached", "form": "fexit", "reason": ""}));
-        hooks.push(json!({"name": "block_rq_issue", "state": "unproven",
-                          "form": "raw_tracepoint", "reason": ""}));
-        json!({"hooks": hooks, "exit_code": 3})
-    }
-
-    fn failed_rows(rows: &[Assertion]) -> Vec<(&str, &str)> {
-        let failed = rows.iter().filter(|row| !row.passed);
-        failed
-            .map(|row| (row.name.as_str(), row.got.as_str()))
-            .collect()
-    }
-
-    #[test]
-    fn a_hook_of_a_late_module_waits_first() {
-        let line = |name: &str, state: &str, reason: &str| {
-            serde_json::json!({"type": "hook", "name": name, "state": state, "reason": reason})
-                .to_string()
-        };
-        let late = "jbd2 was loaded after the agent, which must know x before: restart it";
-        let mut lines: Vec<String> = OF_MODULES
-            .iter()
-            .map(|name| line(name, "waiting", "is not loaded"))
-            .collect();
-        let passed = |lines: &[String]| {
-            let rows = compare_late(lines);
-            rows.iter().map(|row| row.passed).collect::<Vec<_>>()
-        };
-        assert_eq!(passed(&lines), [false; 3]);
-        lines.push(line(OF_MODULES[0], "attached", ""));
-        lines.push(line(OF_MODULES[1], "failed", late));
-        lines.push(line(OF_MODULES[2], "failed", "load: permission denied"));
-        assert_eq!(passed(&lines), [true, true, false]);
-        assert_eq!(passed(&lines[3..]), [false; 3]);
-    }
-
-    fn evidence_on(kernel: &str, arch: &str) -> Evidence {
-        Evidence {
-            fault: Fault::Healthy,
-            fs: crate::faultdisk::FsKind::Ext4,
-            kernel: kernel.to_owned(),
-            arch: arch.to_owned(),
-            disk: String::new(),
-            serial: String::new(),
-            layers: Vec::new(),
-            writer_pid: 1,
-            victim: String::new(),
-            caller_errnos: Vec::new(),
-            truth: Vec::new(),
-            told: Vec::new(),
-            missing_hooks: Vec::new(),
-            lost: Default::default(),
-            preempts: false,
-            broker: None,
-        }
-    }
-
-    #[test]
-    fn hooks_must_have_the_form_that_was_forced() {
-        let fault = Fault::ForcedTracepoint;
-        let failed = |fsync: &str, ext4: &str| {
-            let hook = |name: &str, form: &str| {
-                json!({"type": "hook", "name": name, "state": "attached", "form": form}).to_string()
-            };
-            let lines = [hook("fsync", fsync), hook("ext4_sync_file_enter", ext4)];
-            let rows = compare_forced(fault, &lines, &evidence_on("6.12.1", "x86_64"));
-            let failed = rows.into_iter().filter(|row| !row.passed);
-            failed.map(|row| row.name).collect::<Vec<_>>()
-        };
-        assert_eq!(failed("tracepoint", "raw_tracepoint"), [""; 0]);
-        assert_eq!(
-            failed("tracepoint", "typed_tracepoint"),
-            ["hooks with typed_tracepoint"]
-        );
-        assert_eq!(failed("fexit", ""), ["hooks with fexit", gaps::FORM]);
-    }
-
-    #[test]
-    fn only_an_old_arm64_kernel_may_have_no_fexit() {
-        let report = |form: &str| json!({"hooks": [{"name": "fsync", "form": form}]});
-        let best = |form: &str, kernel: &str, arch: &str| {
-            let row = compare_best(&report(form), &[], &evidence_on(kernel, arch));
-            (row.passed, row.gap.is_some())
-        };
-        let (old, new) = ("6.1.0-50-cloud-arm64", "6.12.117+deb13-cloud-arm64");
-        assert_eq!(best("fexit", new, "aarch64"), (true, false));
-        assert_eq!(best("tracepoint", new, "aarch64"), (false, false));
-        assert_eq!(best("tracepoint", old, "aarch64"), (false, true));
-        assert_eq!(
-            best("tracepoint", "6.1.0-50-cloud-amd64", "x86_64"),
-            (false, false)
-        );
-        let avoid = ["--avoid-form", "fexit"].map(str::to_owned);
-        let row = compare_best(&report("tracepoint"), &avoid, &evidence_on(new, "aarch64"));
-        assert!(row.passed);
-    }
-
-    #[test]
-    fn a_few_runs_may_be_left_out_where_programs_are_preempted() {
-        let gap = |preempts, lost: &[(&str, u64)]| {
-            let evidence = Evidence {
-                preempts,
-                lost: lost
-                    .iter()
-                    .map(|(class, n)| ((*class).to_owned(), *n))
-                    .collect(),
-                ..evidence_on("7.3.4", "x86_64")
-            };
-            gaps::reason(&evidence, "loss").is_some()
-        };
-        assert!(gap(true, &[("recursion", 2), ("lost_exit", 1)]));
-        assert!(!gap(false, &[("recursion", 2)]));
-        assert!(!gap(true, &[("recursion", 2), ("ring_full", 1)]));
-        assert!(!gap(true, &[("lost_exit", 1)]));
-        assert!(!gap(true, &[("recursion", 11)]));
-        let needs = |state: &str| json!({"needs": [{"name": "preemption", "state": state}]});
-        assert!(preempts(&needs("lazy")) && !preempts(&needs("none")));
-        assert!(!preempts(&needs("unknown")) && !preempts(&Value::Null));
-    }
-
-    #[test]
-    fn each_broken_fact_must_be_refused_for_its_own_reason() {
-        assert_eq!(failed_rows(&compare_broken(&report())), []);
-        let mut wrong = report();
-        wrong["hooks"][0]["state"] = "attached".into();
-        wrong["hooks"][1]["reason"] = "it was tired".into();
-        wrong["hooks"][4]["state"] = "failed".into();
-        wrong["exit_code"] = 0.into();
-        assert_eq!(
-            failed_rows(&compare_broken(&wrong)),
-            [
-                (
-                    "ext4_sync_file_enter",
-                    "attached: not as BTF says: a sync of inode …"
-                ),
-                ("filemap_set_wb_err", "failed: it was tired"),
-                ("fsync", "failed"),
-                ("exit code", "0"),
-            ]
-        );
-        let nothing = compare_broken(&Value::Null);
-        assert!(nothing.iter().all(|row| !row.passed));
-    }
-
-    #[test]
-    fn no_hook_may_have_a_form_that_is_avoided() {
-        let args = ["--avoid-form", "fexit", "--avoid-form", "typed_tracepoint"];
-        let args = args.map(str::to_owned);
-        assert_eq!(compare_forms(&report(), &[]), []);
-        let rows = compare_forms(&report(), &args);
-        assert_eq!(failed_rows(&rows), [("hooks with fexit", "fsync")]);
-        assert_eq!(rows.len(), 2);
-        let rows = compare_forms(&Value::Null, &args);
-        assert_eq!(rows[0].got, "no report");
-    }
-}
+#[path = "hooks_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::cells::{DATA_DIR, Machine};
+use super::effect::Reset;
 use super::fault::Fault;
 use super::journal;
 use crate::faultdisk::device::read_file_sectors;
@@ -178,8 +179,7 @@ pub fn begin(machine: &mut Machine, fault: Fault, victim: &Path) -> anyhow::Resu
             wait_until_held(machine, before)?;
             let controller = controller(&machine.plan.disk.name)?;
             let reset = controller.join("reset_controller");
-            // The write returns when the reset is done, which waits for the disk.
-            std::thread::spawn(move || fs::write(reset, "1"));
+            machine.reset = Some(Reset::begin(reset));
         }
         Fault::JournalError => {
             let sectors = read_journal_sectors(machine)?;

@@ -173,6 +173,22 @@ pub fn uname() -> (String, String) {
     (read("osrelease").unwrap_or_default(), arch)
 }
 
+/// Whether the kernel preempts its own code, by what it shows of the model that is in
+/// force (`none voluntary (full) lazy`), or by its name where it has one model only.
+pub fn preempts() -> bool {
+    let shown = fs::read_to_string("/sys/kernel/debug/sched/preempt");
+    let version = fs::read_to_string("/proc/version").unwrap_or_default();
+    is_preempting(shown.ok().as_deref(), &version)
+}
+
+fn is_preempting(shown: Option<&str>, version: &str) -> bool {
+    match shown {
+        Some(models) => models.contains("(full)") || models.contains("(lazy)"),
+        None => (version.split_whitespace())
+            .any(|word| matches!(word, "PREEMPT" | "PREEMPT_RT" | "PREEMPT_LAZY")),
+    }
+}
+
 /// The device node of the virtio-serial port of that name.
 pub fn find_port(sys: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let ports = sys.join("class/virtio-ports");
@@ -214,5 +230,26 @@ pub fn power_off() -> ! {
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
     loop {
         thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_that_is_in_force_counts() {
+        let dynamic = "Linux version 7.3.4 (x) #1 SMP PREEMPT_DYNAMIC Debian";
+        assert!(is_preempting(Some("none voluntary (full) lazy\n"), dynamic));
+        assert!(is_preempting(Some("full (lazy)\n"), dynamic));
+        assert!(!is_preempting(Some("none (voluntary) full\n"), dynamic));
+        assert!(!is_preempting(
+            None,
+            "Linux version 5.10.0 (x) #1 SMP Debian"
+        ));
+        assert!(is_preempting(
+            None,
+            "Linux version 6.1.0 (x) #1 SMP PREEMPT Debian"
+        ));
     }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::expect::Told;
 use super::protocol::AGENT_PATH;
+use super::said;
 use crate::incident::parse_line;
 use crate::proc;
 
@@ -23,6 +24,11 @@ const ATTACHED: &str = "fsyncscope: attached";
 
 /// Programs are verified by an emulated machine.
 const ATTACH_LIMIT: Duration = Duration::from_secs(120);
+
+/// The agent did not do what it is for: its failure, not the lab's.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AgentError(pub String);
 
 /// The agent.
 pub struct Watch {
@@ -69,20 +75,33 @@ impl Watch {
     fn wait_until_attached(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         while !self.complaint().contains(ATTACHED) {
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "the agent ended early, {status}: {}",
-                    self.complaint().trim()
-                );
+            if let Some(trouble) = self.trouble() {
+                bail!(AgentError(trouble));
             }
-            anyhow::ensure!(
-                begin.elapsed() < ATTACH_LIMIT,
-                "the agent is not attached after {ATTACH_LIMIT:?}: {}",
-                self.complaint().trim()
-            );
+            if begin.elapsed() > ATTACH_LIMIT {
+                let complaint = self.complaint();
+                bail!(AgentError(format!(
+                    "the agent is not attached after {ATTACH_LIMIT:?}: {}",
+                    complaint.trim()
+                )));
+            }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// How it ended, if it has.
+    pub fn trouble(&mut self) -> Option<String> {
+        let how = match self.child.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => status.to_string(),
+            Err(err) => err.to_string(),
+        };
+        let complaint = self.complaint();
+        Some(format!(
+            "the agent ended early, {how}: {}",
+            complaint.trim()
+        ))
     }
 
     /// What it has said on stderr.
@@ -131,20 +150,29 @@ impl Watch {
         collect(&self.lines_from(first))
     }
 
-    /// Ends it as Ctrl-C does. Out: its exit code.
-    pub fn stop(&mut self) -> anyhow::Result<i32> {
+    /// Ends it as Ctrl-C does.
+    ///
+    /// # Errors
+    /// It did not end in order, or its exit code is not that of what it has said.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         let status = proc::end(&mut self.child, libc::SIGINT, Duration::from_secs(30))?;
         if let Some(reader) = self.reader.take() {
             // The pipe is closed with the process.
             let _ = reader.join();
         }
         let code = status.and_then(|status| status.code());
-        code.with_context(|| {
-            format!(
-                "the agent did not end in order: {}",
-                self.complaint().trim()
-            )
-        })
+        let wanted = said::exit_code(&self.lines_from(0));
+        if code == Some(wanted) {
+            return Ok(());
+        }
+        let code = code.map_or("no exit code".to_owned(), |code| {
+            format!("exit code {code}")
+        });
+        let complaint = self.complaint();
+        bail!(AgentError(format!(
+            "the agent ended with {code} instead of {wanted}: {}",
+            complaint.trim()
+        )))
     }
 }
 

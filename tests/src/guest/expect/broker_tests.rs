@@ -74,6 +74,8 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
+        effects: Vec::new(),
+        trouble: None,
         broker: Some(BrokerTruth {
             log_dir: DIR.into(),
             files: vec![Placed {

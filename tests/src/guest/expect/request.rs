@@ -35,10 +35,7 @@ impl Sheet<'_> {
     pub(super) fn check_flush(&mut self, incident: &Incident) {
         let is_flush = |request: &&Request| request.op == "flush" && request.errno.is_some();
         match incident.requests.iter().find(is_flush) {
-            Some(request) => {
-                let disk = self.evidence.disk.clone();
-                self.is("request's disk", &disk, &request.disk);
-            }
+            Some(request) => self.check_request(request, (2, 0x80), "MEDIUM"),
             None => self.put("failed flush", false, "one", "none"),
         }
     }

@@ -55,7 +55,7 @@ impl Sheet<'_> {
         self.check_no_request(incident);
     }
 
-    fn check_no_request(&mut self, incident: &Incident) {
+    pub(super) fn check_no_request(&mut self, incident: &Incident) {
         let blamed = incident.requests.iter().filter(|request| {
             let is_slow = request.device_ns.is_some_and(|ns| ns > 1_000_000_000);
             request.errno.is_some() || is_slow

@@ -3,11 +3,14 @@
 use super::*;
 
 impl Sheet<'_> {
-    /// Where the journal heads the answer, a request of it failed.
+    /// The write that was held is among those told of; where the journal heads the
+    /// answer, a request of it failed.
     pub(super) fn check_given_up(&mut self, incident: &Incident) {
         if cause_of(incident) == "journal" {
             let is_there = (incident.requests.iter()).any(|request| request.errno.is_some());
             self.put("failed request", is_there, "one", "none");
+        } else {
+            self.check_held_sector(incident);
         }
     }
 
@@ -21,6 +24,7 @@ impl Sheet<'_> {
         let wanted = "STALLED device-stall, since the caller was told nothing";
         let got = list(&all, "nothing");
         self.put("verdict and cause", answer.is_some(), wanted, &got);
+        self.put("errno of the caller", false, "one", "none printed");
         let Some(answer) = answer else { return };
         self.check_device(&answer);
         let in_flight = answer.syncs.iter().filter(|sync| sync.in_flight);

@@ -294,8 +294,8 @@ pub struct TruthArgs {
 Kernels come from the distribution's archive, by apt with a configuration of its
 own; each boots in QEMU (software emulation, nothing of the host is needed) with
 the released agent, a writer that behaves like a broker, and an NVMe disk that
-fails on demand. Each cell asserts verdict, cause, file, device, sector, errno,
-status, and that nothing false is said and nothing lost.
+fails on demand. What each cell asserts is in docs/KERNELS.md, \"What a cell asserts\";
+in all, that nothing false is said and nothing lost.
 A run of the whole matrix writes docs/KERNELS.md. Evidence of cells that failed is
 kept in the folder for temporary files. A machine that hangs before the agent is in it
 is booted once more, and the table says so; one that hangs later is not.

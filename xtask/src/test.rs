@@ -150,7 +150,7 @@ fn run_kernels() -> anyhow::Result<Counts> {
     // What failed is told, also where others could not be played.
     if outcome.nr_broken() > 0 && outcome.nr_failed() == 0 {
         let (cells, passed) = (outcome.nr_broken(), outcome.nr_as_expected());
-        if kernels::is_stopped() {
+        if kernels::is_stopped() && passed > 0 {
             return Err(Obstacle::TooSlow { cells, passed }.into());
         }
         bail!("{cells} cells could not be played");

@@ -77,6 +77,8 @@ pub struct Record {
     pub failure: Option<String>,
     /// It hung before the agent was there: nothing was said of the agent.
     pub is_unborn: bool,
+    /// `check` said that something is missing, said nothing, or the guest died under it.
+    pub bad_check: Option<String>,
     /// It is a second boot: why the first, before the agent was there, was given up.
     pub given_up: Option<String>,
     /// How long it took.
@@ -270,21 +272,25 @@ impl Guest<'_> {
                         };
                     }
                     if self.machine.is_over() {
-                        return self.ended_early(complaint);
+                        return self.ended_early(complaint, job);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return self.ended_early(complaint);
+                    return self.ended_early(complaint, job);
                 }
             }
         }
     }
 
-    fn ended_early(&self, complaint: Option<String>) -> Ending {
+    fn ended_early(&self, complaint: Option<String>, job: &Job) -> Ending {
         let name = self.now.name();
         let console = self.machine.console();
         if let Some(line) = console.lines().find(|line| line.contains("Kernel panic")) {
-            return Ending::Guest(format!("panicked in {name}: {}", line.trim()));
+            let why = format!("panicked in {name}: {}", line.trim());
+            return match self.now.is_before_agent(job) {
+                true => Ending::Harness(why),
+                false => Ending::Guest(why),
+            };
         }
         if STOP.load(Ordering::Relaxed) {
             return Ending::Harness("stopped".to_owned());
@@ -311,6 +317,7 @@ impl Guest<'_> {
                 return Ok(());
             }
             FromGuest::Check { said } => {
+                self.record.bad_check = bad_check(&said, !job.agent_args.is_empty());
                 self.record.check = Some(said);
                 self.now = job
                     .faults
@@ -373,12 +380,15 @@ impl Guest<'_> {
             Ending::Guest(why) | Ending::Unborn(why) | Ending::Harness(why) => Some(why.clone()),
         };
         record.is_unborn = matches!(ending, Ending::Unborn(_));
+        if let (Ending::Guest(why), Now::Checking, true) =
+            (&ending, self.now, record.check.is_none())
+        {
+            record.bad_check = Some(why.clone());
+        }
         let (outcome, why) = match ending {
             Ending::Done => (Outcome::Harness, "the guest left it out".to_owned()),
-            Ending::Guest(why) if record.check.is_some() => (Outcome::Failed, why),
-            Ending::Guest(why) | Ending::Unborn(why) | Ending::Harness(why) => {
-                (Outcome::Harness, why)
-            }
+            Ending::Guest(why) => (Outcome::Failed, why),
+            Ending::Unborn(why) | Ending::Harness(why) => (Outcome::Harness, why),
         };
         let known = record.cells.len();
         for (nth, fault) in job.faults.iter().enumerate().skip(known) {
@@ -396,5 +406,35 @@ impl Guest<'_> {
             });
         }
         record
+    }
+}
+
+/// Why what `check` printed is not as it must be. Where forms of hooks are avoided, it
+/// may miss some.
+fn bad_check(said: &Value, may_miss_hooks: bool) -> Option<String> {
+    if let Some(error) = said["error"].as_str() {
+        return Some(format!("check printed no report: {error}"));
+    }
+    let code = said["exit_code"].as_i64();
+    match (code, may_miss_hooks) {
+        (Some(0), _) | (Some(3), true) => None,
+        (Some(code), _) => Some(format!("check ended with exit code {code}")),
+        (None, _) => Some("check ended without an exit code".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn check_must_print_a_report_and_miss_nothing() {
+        let bad = |said: Value, may_miss| bad_check(&said, may_miss).is_some();
+        assert!(!bad(json!({"hooks": [], "exit_code": 0}), false));
+        assert!(bad(json!({"hooks": [], "exit_code": 3}), false));
+        assert!(!bad(json!({"hooks": [], "exit_code": 3}), true));
+        assert!(bad(json!({"error": "killed", "exit_code": null}), true));
+        assert!(bad(Value::Null, true));
     }
 }

@@ -6,13 +6,15 @@
 //! them, `initramfs` packs what a guest runs, `disk` and `qemu` are its machine,
 //! `broker` is a disk with Kafka for cells under it,
 //! `boot` sees one boot through, `work` deals the boots to a few machines at a
-//! time, `table` and `page` show what came out. What a guest does is in the tests'
+//! time, `table` and `page` show what came out, with `forms` and `asserted`. What a guest does is in the tests'
 //! crate (`guest`).
 
 mod archive;
+mod asserted;
 mod boot;
 mod broker;
 mod disk;
+mod forms;
 mod image;
 mod initramfs;
 mod list;
@@ -223,6 +225,8 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     table::print(&outcome, args.json)?;
     let is_whole = args.kernel.is_empty() && archs.len() == 2 && file_systems.len() == 2;
     let is_whole = is_whole && args.avoid_form.is_empty() && !args.broker && !args.stacks;
+    // The page is of what this commit releases.
+    let is_whole = is_whole && args.agent.is_none();
     if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
         let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
         page::write(&kernels, &archs, &file_systems, &stores)?;

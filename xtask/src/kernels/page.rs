@@ -2,19 +2,21 @@
 //! is written by hand. In: results. Out: the file.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use fsyncscope_tests::faultdisk::FsKind;
 use fsyncscope_tests::guest::broker::VERSION;
 use fsyncscope_tests::guest::fault::Fault;
 use fsyncscope_tests::guest::protocol::{CellResult, Outcome as CellOutcome};
-use serde_json::Value;
 
+use super::asserted;
+use super::forms;
 use super::list::Kernel;
 use super::table::word;
 use super::work::{Store, Stored};
 use crate::arch::Arch;
-use crate::process::{repository, say};
+use crate::process::{output, repository, say};
 
 /// Writes the page.
 pub fn write(
@@ -43,27 +45,36 @@ pub fn write(
     if results.iter().all(|(_, _, stored)| stored.check.is_none()) {
         bail!("no kernel has been booted with this agent: there is nothing to write");
     }
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    let of_what = format!("{date}, of {}", of_what()?);
     let path = repository().join("docs/KERNELS.md");
-    fs::write(&path, render(&date, &results, &late))
+    fs::write(&path, render(&of_what, &results, &late))
         .with_context(|| format!("write {}", path.display()))?;
     say(format!("wrote {}", path.display()));
     Ok(())
 }
 
+/// The version and the commit, and whether the tree has been changed since.
+fn of_what() -> anyhow::Result<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty=, changed"]);
+    let commit = output(git.current_dir(repository())).context("ask git for the commit")?;
+    Ok(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.trim()))
+}
+
 /// Results of one architecture, file system and kernel.
-type Played = (Arch, FsKind, Stored);
+pub type Played = (Arch, FsKind, Stored);
 
 /// `late`: of kernels whose modules are loaded after the agent.
-fn render(date: &str, results: &[Played], late: &[Played]) -> String {
+fn render(of_what: &str, results: &[Played], late: &[Played]) -> String {
     let mut text = format!(
         "# Kernels\n\n\
-         Written by `cargo xtask kernels` on {date}; not by hand. Each cell is a boot of the\n\
+         Written by `cargo xtask kernels` on {of_what}; not by hand. Each row is boots of the\n\
          distribution's own kernel in an emulated machine with an NVMe disk that fails on\n\
-         demand, and the released agent over a writer that behaves like a broker. A cell\n\
-         passes if verdict, cause, file, device, sector, errno and status are right, nothing\n\
-         false is said and nothing is lost. {}\n\n## Cells\n\n",
-        summarize(results)
+         demand, and the released agent over a writer that behaves like a broker.\n\n\
+         {}\n{}\n## Cells\n\n",
+        summarize(results, late),
+        asserted::section()
     );
     text.push_str("| kernel | arch | fs |");
     for fault in columns() {
@@ -106,8 +117,13 @@ fn render(date: &str, results: &[Played], late: &[Played]) -> String {
             text.push('\n');
         }
     }
-    text.push_str("\n## Forms of the hooks\n\nAs `fsyncscope check` printed them before the first fault; `-` = not there.\n\n");
-    text.push_str(&render_forms(results));
+    text.push_str(&render_times(results));
+    text.push_str(
+        "\n## Forms of the hooks\n\n\
+         As `fsyncscope check` printed them before the first fault. `-` = not there, `waiting` =\n\
+         its module is not loaded, `?` = attached, and no call of the self-probe passed it.\n\n",
+    );
+    text.push_str(&forms::render(results));
     text
 }
 
@@ -204,89 +220,75 @@ fn render_group(group: &[Fault], results: &[Played], reasons: &mut Vec<String>) 
     )
 }
 
-/// How many cells came out how; a matrix that is not whole says so.
-fn summarize(results: &[Played]) -> String {
-    let rows = results.iter().filter(|(_, _, stored)| !stored.is_absent);
-    let total = rows.count() * columns().count();
-    let count = |outcome| {
-        let cells = results.iter().flat_map(|(_, _, stored)| &stored.cells);
-        let cells = cells.filter(|cell| columns().any(|fault| fault == cell.id));
-        cells.filter(|cell| cell.outcome == outcome).count()
-    };
+/// How many cells came out how, in one line, which the README shows as well; a matrix
+/// that is not whole says so.
+fn summarize(results: &[Played], late: &[Played]) -> String {
+    let played = || results.iter().chain(late).map(|(_, _, stored)| stored);
+    let cells = || played().flat_map(|stored| &stored.cells);
+    let count = |outcome| cells().filter(|cell| cell.outcome == outcome).count();
     let [passed, gaps, failed] = [
         CellOutcome::Passed,
         CellOutcome::ExpectedGap,
         CellOutcome::Failed,
     ]
     .map(count);
-    let mut text = format!(
-        "Of {total} cells\n{passed} passed, {gaps} are gaps with a reason, {failed} failed"
-    );
+    // Of the matrix, and what else has been played.
+    let wanted = |(_, fs, stored): &&Played| match stored.is_absent {
+        true => 0,
+        false => Fault::all()
+            .iter()
+            .filter(|fault| fault.is_for(*fs))
+            .count(),
+    };
+    let wanted: usize = results.iter().map(|row| wanted(&row)).sum();
+    let is_other = |cell: &&CellResult| !Fault::all().contains(&cell.id);
+    let total = wanted + cells().filter(is_other).count();
     let rest = total.saturating_sub(passed + gaps + failed);
-    if rest > 0 {
-        text.push_str(&format!(", {rest} have not been run"));
+    let rest = match rest {
+        0 => String::new(),
+        rest => format!(", {rest} have not been run"),
+    };
+    format!(
+        "Of {total} cells {passed} passed, {gaps} are gaps with a reason, {failed} failed{rest}.\n"
+    )
+}
+
+/// How long the boots took, by the fatal fault that ends each.
+fn render_times(results: &[Played]) -> String {
+    let ends = || Fault::all().iter().filter(|fault| fault.is_fatal());
+    let mut rows = String::new();
+    for (arch, fs, stored) in results {
+        let shown: Vec<String> = ends().map(|fault| show_time(stored, *fault)).collect();
+        if shown.iter().all(|text| text == "-") {
+            continue;
+        }
+        let head = format!("{} | {} | {}", stored.release, arch.name(), fs.name());
+        rows.push_str(&format!("| {head} | {} |\n", shown.join(" | ")));
     }
-    text.push('.');
-    text
+    if rows.is_empty() {
+        return rows;
+    }
+    let names: Vec<&str> = ends().map(|fault| fault.name()).collect();
+    format!(
+        "\n## Time\n\n\
+         Seconds from power-on to power-off of a boot with its cells, by the fault that ends it,\n\
+         and how many of them that fault took; two machines at a time, emulated.\n\n\
+         | kernel | arch | fs | {} |\n|---|---|---|{}\n{rows}",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    )
+}
+
+fn show_time(stored: &Stored, last: Fault) -> String {
+    let cell = stored.cells.iter().find(|cell| cell.id == last);
+    match (stored.boot_s.get(last.name()), cell) {
+        (Some(boot_s), Some(cell)) => format!("{boot_s} ({})", cell.took_ms / 1000),
+        _ => "-".to_owned(),
+    }
 }
 
 fn cell_text(why: &str) -> String {
     why.replace('|', "/").replace('\n', " ")
-}
-
-/// A row a hook, a column a kernel and architecture.
-fn render_forms(results: &[Played]) -> String {
-    let mut columns: Vec<(String, &Value)> = Vec::new();
-    for (arch, _, stored) in results {
-        let name = format!("{} {}", short(&stored.release), arch.name());
-        if let Some(check) = &stored.check
-            && !columns.iter().any(|(known, _)| *known == name)
-        {
-            columns.push((name, check));
-        }
-    }
-    let mut names: Vec<&str> = Vec::new();
-    for (_, check) in &columns {
-        for hook in check["hooks"].as_array().into_iter().flatten() {
-            let name = hook["name"].as_str().unwrap_or_default();
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    let mut text = String::from("| hook |");
-    for (name, _) in &columns {
-        text.push_str(&format!(" {name} |"));
-    }
-    text.push_str("\n|---|");
-    text.push_str(&"---|".repeat(columns.len()));
-    text.push('\n');
-    for name in names {
-        text.push_str(&format!("| {name} |"));
-        for (_, check) in &columns {
-            text.push_str(&format!(" {} |", form(check, name)));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn form<'a>(check: &'a Value, name: &str) -> &'a str {
-    let hooks = check["hooks"].as_array().map_or(&[][..], Vec::as_slice);
-    let hook = hooks.iter().find(|hook| hook["name"] == name);
-    let Some(hook) = hook.filter(|hook| !super::table::is_missing(hook)) else {
-        return "-";
-    };
-    match hook["form"].as_str() {
-        Some(form) => form,
-        None => hook["state"].as_str().unwrap_or("-"),
-    }
-}
-
-/// `6.12.95+deb12-cloud-amd64` → `6.12.95`.
-fn short(release: &str) -> &str {
-    let end = release.find(['+', '-']).unwrap_or(release.len());
-    &release[..end]
 }
 
 #[cfg(test)]
@@ -311,7 +313,7 @@ mod tests {
                 {"name": "lock_contention", "state": "absent", "form": null},
             ]})),
             cells: vec![cell],
-            is_absent: false,
+            ..Stored::default()
         };
         let text = render("2026-11-25", &[(Arch::X86_64, FsKind::Ext4, stored)], &[]);
         assert!(
@@ -324,9 +326,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("| not run |"), "{text}");
-        let rest = columns().count() - 1;
+        let rest = Fault::all().len() - 1;
         let said =
-            format!("0 passed, 1 are gaps with a reason, 0 failed, {rest} have not been run.");
+            format!("0 passed, 1 are gaps with a reason, 0 failed, {rest} have not been run.\n");
         assert!(text.contains(&said), "{text}");
         assert!(!text.contains("real broker in"), "{text}");
     }
@@ -358,7 +360,7 @@ mod tests {
             release: "6.12.1".into(),
             check: None,
             cells: vec![cell],
-            is_absent: false,
+            ..Stored::default()
         };
         let results = [(Arch::X86_64, FsKind::Ext4, stored)];
         let text = render("2026-11-25", &results, &[]);
@@ -366,6 +368,7 @@ mod tests {
         assert!(text.contains(row), "{text}");
         let why = "| broker-hang | FAILED | device: none instead of nvme0n1 |";
         assert!(text.contains(why), "{text}");
-        assert!(text.contains("0 failed,"), "{text}");
+        // What fails there is not left out of the summary.
+        assert!(text.contains(" 1 failed,"), "{text}");
     }
 }

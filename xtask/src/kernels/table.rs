@@ -21,6 +21,8 @@ pub struct Outcome {
     pub evidence: Option<PathBuf>,
     /// How long it took.
     pub took: Duration,
+    /// Cells of boots that were not begun, since the run was stopped.
+    pub nr_left: usize,
 }
 
 /// One boot.
@@ -39,15 +41,24 @@ pub struct Row {
 }
 
 impl Outcome {
-    /// Cells in which the agent was wrong, or the guest died.
+    /// Cells in which the agent was wrong, or the guest died; a `check` that was wrong
+    /// counts as one.
     pub fn nr_failed(&self) -> usize {
-        self.count(CellOutcome::Failed)
+        let records = self.rows.iter().map(|row| &row.record);
+        let bad = records.filter(|record| record.bad_check.is_some());
+        self.count(CellOutcome::Failed) + bad.count()
     }
 
-    /// Cells that the lab could not play, and boots that ended early.
+    /// Cells that the lab could not play, and boots that ended early with nothing else
+    /// to show for it.
     pub fn nr_broken(&self) -> usize {
-        let early = |row: &&Row| row.record.failure.is_some() && row.record.cells.is_empty();
-        self.count(CellOutcome::Harness) + self.rows.iter().filter(early).count()
+        let is_bad = |cell: &CellResult| !super::work::is_as_expected(cell.outcome);
+        let records = self.rows.iter().map(|row| &row.record);
+        let early = records.filter(|record| {
+            let is_told = record.bad_check.is_some() || record.cells.iter().any(is_bad);
+            record.failure.is_some() && !is_told
+        });
+        self.count(CellOutcome::Harness) + early.count() + self.nr_left
     }
 
     /// Cells that passed, gaps that are expected as well.
@@ -100,6 +111,9 @@ fn render(row: &Row) -> String {
             |check| format!("check: {}", summarize_check(check))
         )
     );
+    if let Some(why) = &row.record.bad_check {
+        text.push_str(&format!("  check {:>17}         {why}\n", "FAILED"));
+    }
     if let Some(why) = &row.record.failure {
         text.push_str(&format!("  {why}\n"));
     }
@@ -165,6 +179,9 @@ fn json_lines(row: &Row) -> anyhow::Result<Vec<String>> {
     let mut boot = head("boot");
     boot["check"] = row.record.check.clone().unwrap_or(Value::Null);
     boot["took_ms"] = (row.record.took.as_millis() as u64).into();
+    if let Some(why) = &row.record.bad_check {
+        boot["bad_check"] = why.clone().into();
+    }
     if let Some(why) = &row.record.failure {
         boot["failure"] = why.clone().into();
     }
@@ -205,5 +222,38 @@ mod tests {
             summarize_check(&check),
             "2 of 3 hooks, without lock_contention"
         );
+    }
+
+    fn row(record: Record) -> Row {
+        Row {
+            version: "6.12".into(),
+            release: "6.12.1".into(),
+            arch: Arch::X86_64,
+            fs: FsKind::Ext4,
+            record,
+        }
+    }
+
+    #[test]
+    fn a_check_that_is_wrong_and_a_boot_that_ends_early_are_counted() {
+        let records = [
+            Record::default(),
+            Record {
+                bad_check: Some("check ended with exit code 3".into()),
+                ..Record::default()
+            },
+            Record {
+                failure: Some("the guest ended in power-off".into()),
+                ..Record::default()
+            },
+        ];
+        let outcome = Outcome {
+            rows: records.into_iter().map(row).collect(),
+            evidence: None,
+            took: Duration::ZERO,
+            nr_left: 4,
+        };
+        assert_eq!((outcome.nr_failed(), outcome.nr_broken()), (1, 5));
+        assert!(render(&outcome.rows[1]).contains("FAILED"));
     }
 }

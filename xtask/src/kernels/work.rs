@@ -2,7 +2,7 @@
 //! is left, keeps the evidence of what failed and the results by agent, so that an
 //! interrupted run goes on. In: boots. Out: an [`Outcome`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,6 +90,8 @@ pub fn all(
             scope.spawn(|| work(&shared));
         }
     });
+    let left = shared.queue.into_inner();
+    let left = left.unwrap_or_else(PoisonError::into_inner);
     // Gone if nothing in it was worth keeping.
     let _ = fs::remove_dir(&evidence);
     let mut rows = shared
@@ -101,6 +103,7 @@ pub fn all(
         rows: rows.into_iter().map(|(_, row)| row).collect(),
         evidence: evidence.is_dir().then_some(evidence),
         took: shared.begin.elapsed(),
+        nr_left: left.iter().map(|(_, boot)| boot.job.faults.len()).sum(),
     })
 }
 
@@ -131,6 +134,7 @@ fn work(shared: &Shared<'_>) {
         };
         let record = twice_if_unborn(&evidence, tell, play);
         let is_good = record.failure.is_none()
+            && record.bad_check.is_none()
             && record.cells.iter().all(|cell| is_as_expected(cell.outcome));
         if is_good && !shared.is_kept {
             let _ = fs::remove_dir_all(&evidence);
@@ -219,7 +223,7 @@ fn summary(record: &Record) -> String {
         good.count(),
         record.cells.len()
     );
-    match &record.failure {
+    match record.bad_check.as_ref().or(record.failure.as_ref()) {
         Some(why) => format!("{cells}, {why}"),
         None => cells,
     }
@@ -252,6 +256,9 @@ pub struct Stored {
     /// The archive has no module of that file system for that kernel: there are none.
     #[serde(default)]
     pub is_absent: bool,
+    /// How long boots took, by the last of their cells.
+    #[serde(default)]
+    pub boot_s: BTreeMap<String, u64>,
 }
 
 impl Store {
@@ -289,6 +296,10 @@ impl Store {
         }
         stored.release.clone_from(&image.release);
         stored.check = record.check.clone().or(stored.check);
+        if let (Some(last), None) = (record.cells.last(), &record.failure) {
+            let took_s = record.took.as_secs();
+            stored.boot_s.insert(last.id.name().to_owned(), took_s);
+        }
         for cell in &record.cells {
             stored.cells.retain(|known| known.id != cell.id);
             stored.cells.push(cell.clone());

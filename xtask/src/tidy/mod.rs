@@ -91,6 +91,8 @@ fn check_repository(root: &Path) -> anyhow::Result<Vec<String>> {
         if name == "README.md" {
             let agent_cli = fs::read_to_string(root.join("agent/src/cli.rs")).unwrap_or_default();
             found.extend(readme::check(&text, &agent_cli));
+            let page = fs::read_to_string(root.join("docs/KERNELS.md")).unwrap_or_default();
+            found.extend(readme::check_summary(&text, &page));
         }
         breaches.extend(
             found

@@ -30,6 +30,17 @@ pub fn check(readme: &str, agent_cli: &str) -> Vec<Breach> {
     breaches
 }
 
+/// The README shows the summary of docs/KERNELS.md as the matrix wrote it.
+pub fn check_summary(readme: &str, page: &str) -> Option<Breach> {
+    let is_summary = |line: &&str| line.starts_with("Of ") && line.contains(" cells ");
+    let summary = page.lines().find(is_summary)?;
+    let is_shown = readme.lines().any(|line| line == summary);
+    (!is_shown).then(|| Breach {
+        line: 1,
+        what: format!("not the summary of docs/KERNELS.md: {summary}"),
+    })
+}
+
 /// The words of a command line in a code block, without prompt, sudo and
 /// comment, up to a pipe or redirection.
 fn command_words(line: &str) -> Vec<&str> {
@@ -94,5 +105,14 @@ mod tests {
     #[test]
     fn prose_is_not_checked() {
         assert_eq!(check("cargo xtask fly\n", AGENT_CLI), []);
+    }
+
+    #[test]
+    fn the_summary_of_the_matrix_is_that_of_its_page() {
+        let page = "# Kernels\n\nOf 9 cells 8 passed, 1 failed.\n";
+        let breach = check_summary("Of 9 cells 9 passed, 0 failed.\n", page).unwrap();
+        assert!(breach.what.contains("8 passed"), "{}", breach.what);
+        assert!(check_summary("x\nOf 9 cells 8 passed, 1 failed.\ny\n", page).is_none());
+        assert!(check_summary("", "").is_none());
     }
 }

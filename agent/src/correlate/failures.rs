@@ -152,16 +152,21 @@ impl Core {
     }
 
     pub(super) fn on_request(&mut self, request: &RequestEvent, out: &mut Vec<Output>) {
-        let request = &RequestEvent {
+        let mut request = RequestEvent {
             rdev: self.world.metadata_device(request),
             ..request.clone()
         };
         if request.is_failover {
-            self.on_failover(request, out);
+            self.on_failover(&request, out);
             if request.errno != 0 {
                 return;
             }
+            // At --detail normal nothing sees the issue.
+            if request.issue_ns == 0 {
+                (request.issue_ns, request.start_ns) = (request.start_ns, 0);
+            }
         }
+        let request = &request;
         // One that a path gave back was held by it until then.
         self.memory.remember_request(request);
         if request.errno == 0 {

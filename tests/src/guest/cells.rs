@@ -126,18 +126,19 @@ impl Machine {
                 _ => self.run_cell(fault),
             };
             let mut result = done.unwrap_or_else(|err| failed_cell(fault, &err));
-            self.end_cell(&mut result, nth + 1 == cells.len())?;
+            self.end_cell(&mut result, cells.get(nth + 1).copied())?;
             result.took_ms = begin.elapsed().as_millis() as u64;
             self.host.say(&FromGuest::Cell(result))?;
         }
         Ok(())
     }
 
-    /// Ends the agent if nothing comes after the cell, or its capture is wanted: a run
-    /// that was stopped for its capture has nothing more to say.
-    fn end_cell(&mut self, result: &mut CellResult, is_last: bool) -> anyhow::Result<()> {
+    /// Ends the agent if the next cell needs none or another, or its capture is wanted:
+    /// one that was stopped for its capture has nothing more to say.
+    fn end_cell(&mut self, result: &mut CellResult, next: Option<Fault>) -> anyhow::Result<()> {
         let is_kept = self.plan.keep_all || result.outcome != Outcome::Passed;
-        let watch = match is_last || is_kept {
+        let is_over = next.is_none_or(|next| !self.can_go_on(next));
+        let watch = match is_over || is_kept {
             true => self.watch.take(),
             false => None,
         };
@@ -145,13 +146,17 @@ impl Machine {
             return Ok(());
         };
         let stopped = watch.stop();
-        if let Err(err) = &stopped {
-            let failed = failed_cell(result.id, err);
-            if !matches!(result.outcome, Outcome::Failed | Outcome::Harness) {
-                (result.outcome, result.why) = (failed.outcome, failed.why);
-            }
+        let lost = said::lost_in(&watch.lines_from(0));
+        let loss = expect::compare_loss_at_end(&lost, system::preempts());
+        if is_as_expected(result.outcome) {
+            result.asserts.push(loss);
+            (result.outcome, result.why) = expect::conclude(&result.asserts);
         }
-        match is_kept || stopped.is_err() {
+        if let (true, Err(err)) = (is_as_expected(result.outcome), &stopped) {
+            let failed = failed_cell(result.id, err);
+            (result.outcome, result.why) = (failed.outcome, failed.why);
+        }
+        match self.plan.keep_all || result.outcome != Outcome::Passed {
             true => self.keep(result.id, &watch),
             false => Ok(()),
         }
@@ -204,12 +209,12 @@ impl Machine {
         let config = make::writer_config(fault, &log_dir);
         self.start_watch(fault)?;
         let mut writer = Writer::start(&self.lab, config)?;
-        let known = self.wait_for(Duration::from_secs(60), |watch| {
+        let known = self.wait_for(Duration::from_secs(120), |watch| {
             watch.knows_broker(writer.pid())
         })?;
         if !known {
             bail!(AgentError(
-                "the agent did not find the writer in 60 s".to_owned()
+                "the agent did not find the writer in 120 s".to_owned()
             ));
         }
         // Its disk is looked up behind the broker's own lines.
@@ -240,13 +245,13 @@ impl Machine {
 
         make::begin(self, fault, victim)?;
         self.wait_for(make::answer_limit(fault), |watch| {
-            expect::is_complete(fault, &watch.told_from(first_line))
+            expect::is_complete(fault, victim, &watch.told_from(first_line))
         })?;
         make::end(self, fault)?;
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
         }
-        let effects = effect::of(fault, &self.plan.disk.name, self.reset.as_ref());
+        effect::prove(fault, &self.plan.disk.name, self.reset.as_ref())?;
         let (server_log, broker) = end(self)?;
 
         let truth = self.host.disk_log()?.split_off(known_requests);
@@ -279,7 +284,6 @@ impl Machine {
             lost: said::lost_in(&lines),
             broker,
             preempts: system::preempts(),
-            effects,
             trouble: self.watch.as_mut().and_then(Watch::trouble),
         };
         make::restore(self, fault)?;
@@ -309,18 +313,34 @@ impl Machine {
         })
     }
 
-    /// The agent for a cell: the one that runs, if it has not been shown such a
-    /// fault yet and has the same arguments.
+    /// Whether the agent that runs is the one for this cell: it has the same arguments,
+    /// and has not been shown such a fault yet.
+    fn can_go_on(&self, fault: Fault) -> bool {
+        // `check` alone is run in it, or the file system is made anew.
+        match fault {
+            Fault::BrokenFact => return true,
+            fault if fault.is_stacked() => return false,
+            _ => {}
+        }
+        let is_shown = self.shown.contains(&make::kind(fault));
+        self.watch.is_some() && !is_shown && self.args_for(fault) == self.watch_args
+    }
+
+    fn args_for(&self, fault: Fault) -> Vec<String> {
+        let own = fault.agent_args().iter().map(|arg| (*arg).to_owned());
+        self.plan.agent_args.iter().cloned().chain(own).collect()
+    }
+
+    /// The agent for a cell.
     pub fn start_watch(&mut self, fault: Fault) -> anyhow::Result<()> {
         let kind = make::kind(fault);
-        let own = fault.agent_args().iter().map(|arg| (*arg).to_owned());
-        let args: Vec<String> = self.plan.agent_args.iter().cloned().chain(own).collect();
-        if self.watch.is_some() && args == self.watch_args && !self.shown.contains(&kind) {
+        if self.can_go_on(fault) {
             self.shown.push(kind);
             return Ok(());
         }
         self.stop_watch()?;
         self.nth_watch += 1;
+        let args = self.args_for(fault);
         self.watch = Some(Watch::start(self.nth_watch, make::STALL, &args)?);
         self.watch_args = args;
         self.shown = vec![kind];
@@ -375,4 +395,8 @@ fn failed_cell(fault: Fault, err: &anyhow::Error) -> CellResult {
         took_ms: 0,
         said: Vec::new(),
     }
+}
+
+fn is_as_expected(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Passed | Outcome::ExpectedGap)
 }

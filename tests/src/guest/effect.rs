@@ -1,6 +1,6 @@
 //! Whether a fault was really made, by what the machine itself shows beside the disk's
 //! log: a reset that came back, a disk that is gone, a driver that gave up, a file
-//! system that takes no write. In: the machine. Out: [`Effect`]s.
+//! system that takes no write. In: the machine. Out: nothing, or what is amiss.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,22 +10,24 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+
 use super::cells::DATA_DIR;
 use super::fault::Fault;
 
 /// What the machine itself shows of a fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
+struct Effect {
     /// What is looked at.
-    pub name: &'static str,
+    name: &'static str,
     /// How it must be.
-    pub wanted: &'static str,
+    wanted: &'static str,
     /// How it is.
-    pub got: String,
+    got: String,
 }
 
-/// From the moment at which no sync waits any more.
-const LIMIT: Duration = Duration::from_secs(60);
+/// From the moment at which no sync waits any more. A driver may wait for a minute before
+/// it gives up its own command.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A reset of a controller: the write that asks for it returns when it is done.
 #[derive(Debug)]
@@ -48,9 +50,24 @@ impl Reset {
     }
 }
 
-/// What a fault has done to the machine; nothing where the disk's log tells it all.
-pub fn of(fault: Fault, disk: &str, reset: Option<&Reset>) -> Vec<Effect> {
-    let effect = |name, wanted, got| vec![Effect { name, wanted, got }];
+/// Whether the fault was made, where the disk's log does not tell it all.
+///
+/// # Errors
+/// It was not: the lab's failure, whatever was said.
+pub fn prove(fault: Fault, disk: &str, reset: Option<&Reset>) -> anyhow::Result<()> {
+    match look_at(fault, disk, reset) {
+        Some(effect) if effect.got != effect.wanted => bail!(
+            "the fault was not made: {} is {} instead of {}",
+            effect.name,
+            effect.got,
+            effect.wanted
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn look_at(fault: Fault, disk: &str, reset: Option<&Reset>) -> Option<Effect> {
+    let effect = |name, wanted, got| Some(Effect { name, wanted, got });
     match fault {
         Fault::Reset => {
             let got = reset.map_or("not asked for".to_owned(), Reset::wait);
@@ -69,7 +86,7 @@ pub fn of(fault: Fault, disk: &str, reset: Option<&Reset>) -> Vec<Effect> {
             };
             effect("the driver on the command", "timed out", said)
         }
-        _ => Vec::new(),
+        _ => None,
     }
 }
 
@@ -142,10 +159,11 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("fsyncscope-effect-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let reset = Reset::begin(dir.join("reset_controller"));
-        assert_eq!(of(Fault::Reset, "", Some(&reset))[0].got, "done");
+        prove(Fault::Reset, "", Some(&reset)).unwrap();
         let refused = Reset::begin(dir.join("no/reset_controller"));
         assert!(refused.wait().contains("No such file"));
-        assert_eq!(of(Fault::Reset, "", None)[0].got, "not asked for");
+        let err = prove(Fault::Reset, "", None).unwrap_err().to_string();
+        assert!(err.contains("not asked for instead of done"), "{err}");
         assert_eq!(try_to_write(&dir), "done");
         assert_eq!(try_to_write(&dir.join("no")), "refused");
         fs::remove_dir_all(dir).unwrap();

@@ -9,9 +9,9 @@ mod sync;
 mod timeout;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub use self::broker::{BrokerTruth, Placed};
-use super::effect::Effect;
 use super::fault::Fault;
 use super::gaps;
 use super::protocol::{Assertion, Outcome};
@@ -64,8 +64,6 @@ pub struct Evidence {
     pub lost: BTreeMap<String, u64>,
     /// The kernel preempts its own code.
     pub preempts: bool,
-    /// What the machine itself shows of the fault.
-    pub effects: Vec<Effect>,
     /// How the agent ended, if it did not live until here.
     pub trouble: Option<String>,
     /// The broker, if the writer is a real one.
@@ -140,7 +138,7 @@ pub fn find_answer(fault: Fault, told: &[Told]) -> Option<&Told> {
 }
 
 /// Whether the answer says all that the cell waits for.
-pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
+pub fn is_complete(fault: Fault, victim: &Path, told: &[Told]) -> bool {
     let Some(answer) = find_answer(fault, told) else {
         return false;
     };
@@ -154,7 +152,13 @@ pub fn is_complete(fault: Fault, told: &[Told]) -> bool {
         }
         Fault::Reset => syncs.iter().all(|sync| !sync.in_flight),
         Fault::LateError => syncs.iter().any(|sync| sync.told_late_by_ns.is_some()),
-        Fault::FlushError | Fault::JournalError | Fault::Timeout | Fault::Removed => {
+        // What waits for its journal may fail before it.
+        Fault::Timeout => {
+            let is_victim = |path: &String| Path::new(path) == victim;
+            let mut paths = syncs.iter().filter_map(|sync| sync.path.as_ref());
+            syncs.iter().any(|sync| sync.errno.is_some()) && paths.any(is_victim)
+        }
+        Fault::FlushError | Fault::JournalError | Fault::Removed => {
             syncs.iter().any(|sync| sync.errno.is_some())
         }
         Fault::WriteError
@@ -191,13 +195,24 @@ pub fn compare(evidence: &Evidence) -> Vec<Assertion> {
     sheet.is("loss", "none", &show_lost(&losses(&evidence.lost)));
     let trouble = evidence.trouble.as_deref().unwrap_or("runs");
     sheet.is("agent", "runs", trouble);
-    for effect in &evidence.effects {
-        sheet.is(effect.name, effect.wanted, &effect.got);
-    }
     if let Some(wanted) = wanted(evidence.fault) {
         sheet.check_answer(&wanted);
     }
     sheet.rows
+}
+
+/// Of an agent that has ended, with all that it has printed.
+pub fn compare_loss_at_end(lost: &BTreeMap<String, u64>, preempts: bool) -> Assertion {
+    let got = show_lost(&losses(lost));
+    let passed = got == "none";
+    let gap = (!passed).then(|| gaps::reason_of_loss(lost, preempts));
+    Assertion {
+        name: "loss by the agent's end".to_owned(),
+        passed,
+        wanted: "none".to_owned(),
+        got,
+        gap: gap.flatten().map(str::to_owned),
+    }
 }
 
 /// How a cell with these assertions ended, and why, in one line.

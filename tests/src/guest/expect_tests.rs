@@ -91,7 +91,6 @@ fn evidence(fault: Fault, truth: TruthRequest, incidents: Vec<Incident>) -> Evid
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
-        effects: Vec::new(),
         trouble: None,
         broker: None,
     }
@@ -111,7 +110,11 @@ fn write_error(change: impl FnOnce(&mut Incident)) -> Vec<String> {
 #[test]
 fn a_right_answer_passes() {
     let evidence = evidence(Fault::WriteError, truth(5, 0), vec![incident()]);
-    assert!(is_complete(Fault::WriteError, &evidence.told));
+    assert!(is_complete(
+        Fault::WriteError,
+        Path::new(VICTIM),
+        &evidence.told
+    ));
     let rows = compare(&evidence);
     assert_eq!(conclude(&rows), (Outcome::Passed, String::new()));
     assert!(rows.len() > 10, "{rows:?}");
@@ -187,10 +190,14 @@ fn a_held_write_is_told_in_flight_and_by_its_delay() {
     held.requests[0].device_ns = Some(7_014_000_000);
     let mut evidence = evidence(Fault::Stall, truth(0, 7000), vec![held]);
     assert_eq!(failed(&evidence), ["told in flight"]);
-    assert!(!is_complete(Fault::Stall, &evidence.told));
+    assert!(!is_complete(
+        Fault::Stall,
+        Path::new(VICTIM),
+        &evidence.told
+    ));
     evidence.told[0].was_in_flight = true;
     assert_eq!(failed(&evidence), [""; 0]);
-    assert!(is_complete(Fault::Stall, &evidence.told));
+    assert!(is_complete(Fault::Stall, Path::new(VICTIM), &evidence.told));
     evidence.told[0].last.requests[0].device_ns = Some(2_000_000_000);
     assert_eq!(failed(&evidence), ["time in the device"]);
 }
@@ -392,18 +399,29 @@ fn a_sync_without_a_file_on_xfs_of_5_10_does_not_know_that_its_disk_is_gone() {
 }
 
 #[test]
-fn a_cell_needs_its_fault_and_an_agent_that_lives() {
+fn a_cell_needs_an_agent_that_lives_and_loses_nothing_to_its_end() {
     let mut evidence = evidence(Fault::WriteError, truth(5, 0), vec![incident()]);
-    let effect = |got: &str| Effect {
-        name: "reset of the controller",
-        wanted: "done",
-        got: got.to_owned(),
-    };
-    evidence.effects = vec![effect("done")];
-    assert_eq!(failed(&evidence), [""; 0]);
-    evidence.effects = vec![effect("not over after 60 s")];
     evidence.trouble = Some("the agent ended early, signal: 11".to_owned());
-    assert_eq!(failed(&evidence), ["agent", "reset of the controller"]);
+    assert_eq!(failed(&evidence), ["agent"]);
+    let at_end = |class: &str, preempts| {
+        let row = compare_loss_at_end(&BTreeMap::from([(class.to_owned(), 2)]), preempts);
+        (row.passed, row.gap.is_some())
+    };
+    assert_eq!(at_end("unmatched_exit", false), (true, false));
+    assert_eq!(at_end("recursion", false), (false, false));
+    assert_eq!(at_end("recursion", true), (false, true));
+    assert_eq!(at_end("ring_full", true), (false, false));
+}
+
+#[test]
+fn a_timeout_is_told_when_the_file_that_was_hit_is_among_its_syncs() {
+    let mut incident = incident();
+    let is_complete = |incident: &Incident| {
+        is_complete(Fault::Timeout, Path::new(VICTIM), &[told(incident.clone())])
+    };
+    assert!(is_complete(&incident));
+    incident.syncs[0].path = Some("/data/x/b".into());
+    assert!(!is_complete(&incident));
 }
 
 #[test]
@@ -411,6 +429,10 @@ fn a_reset_names_the_write_that_it_took_back() {
     let mut held = incident();
     (held.verdict, held.cause) = ("STALLED".into(), Some("device-stall".into()));
     let mut evidence = evidence(Fault::Reset, truth(0, 7000), vec![held]);
+    // One that was sent again is not the one that was held.
+    evidence.told[0].last.requests[0].device_ns = Some(300_000);
+    assert_eq!(failed(&evidence), ["sector"]);
+    evidence.told[0].last.requests[0].device_ns = Some(7_040_000_000);
     assert_eq!(failed(&evidence), [""; 0]);
     evidence.told[0].last.requests[0].sector = Some(8);
     assert_eq!(failed(&evidence), ["sector"]);

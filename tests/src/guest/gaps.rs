@@ -2,6 +2,8 @@
 //! kernel tells nothing. A row here turns a failed assertion into an expected
 //! gap. Pure.
 
+use std::collections::BTreeMap;
+
 use super::expect::Evidence;
 use super::fault::Fault;
 use crate::faultdisk::FsKind;
@@ -15,11 +17,8 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
              system calls are used",
         );
     }
-    if name == "loss" && is_by_preemption(evidence) {
-        return Some(
-            "this kernel preempts its own code, programs as well: while one waits, its next run \
-             on that CPU is left out; counted and said",
-        );
+    if name == "loss" {
+        return reason_of_loss(&evidence.lost, evidence.preempts);
     }
     if name == "errno of the caller" && is_never_returned(evidence) {
         return Some(
@@ -62,13 +61,14 @@ fn has_no_trampolines(evidence: &Evidence) -> bool {
 }
 
 /// A few runs were left out, and what these would have ended; nothing else is lost.
-fn is_by_preemption(evidence: &Evidence) -> bool {
+pub fn reason_of_loss(lost: &BTreeMap<String, u64>, preempts: bool) -> Option<&'static str> {
     let is_known = |class: &String| ["recursion", "lost_exit"].contains(&class.as_str());
-    let total: u64 = evidence.lost.values().sum();
-    evidence.preempts
-        && evidence.lost.contains_key("recursion")
-        && evidence.lost.keys().all(is_known)
-        && total <= MOST_LEFT_OUT
+    let is_few = lost.values().sum::<u64>() <= MOST_LEFT_OUT;
+    let is_by_preemption = lost.contains_key("recursion") && lost.keys().all(is_known) && is_few;
+    (preempts && is_by_preemption).then_some(
+        "this kernel preempts its own code, programs as well: while one waits, its next run \
+         on that CPU is left out; counted and said",
+    )
 }
 
 /// More would not be by chance.
@@ -124,10 +124,13 @@ fn is_unnamed(evidence: &Evidence) -> bool {
         && told().all(|last| is_right(last) || is_nameless(last) || is_of_append(last))
 }
 
-/// Elsewhere a command that times out must come back.
+/// Elsewhere a command that times out must come back; and no sync may be said to have
+/// failed of which the caller knows nothing.
 fn is_never_returned(evidence: &Evidence) -> bool {
+    let mut syncs = evidence.told.iter().flat_map(|told| &told.last.syncs);
     evidence.fault == Fault::Timeout
         && evidence.caller_errnos.is_empty()
+        && syncs.all(|sync| sync.errno.is_none())
         && evidence.kernel.starts_with("7.0.")
 }
 

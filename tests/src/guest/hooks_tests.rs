@@ -63,7 +63,6 @@ fn evidence_on(kernel: &str, arch: &str) -> Evidence {
         missing_hooks: Vec::new(),
         lost: Default::default(),
         preempts: false,
-        effects: Vec::new(),
         trouble: None,
         broker: None,
     }

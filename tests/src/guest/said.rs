@@ -28,16 +28,21 @@ pub fn parse_errnos(log: &str) -> Vec<String> {
     found
 }
 
-/// Required hooks that are not there.
+/// Required hooks that are not there, by what was said of each last.
 pub fn missing_hooks(lines: &[String]) -> Vec<String> {
-    let lines = lines
-        .iter()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    lines
-        .filter(|line: &Value| line["type"] == "hook" && line["required"] == true)
-        .filter(|line| line["state"] == "failed" || line["state"] == "absent")
-        .filter_map(|line| line["name"].as_str().map(str::to_owned))
-        .collect()
+    let mut missing = Vec::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        let (true, Some(name)) = (line["type"] == "hook", line["name"].as_str()) else {
+            continue;
+        };
+        missing.retain(|known| known != name);
+        let is_there = line["state"] != "failed" && line["state"] != "absent";
+        if line["required"] == true && !is_there {
+            missing.push(name.to_owned());
+        }
+    }
+    missing
 }
 
 /// What was lost by all that the agent says of it, incidents, notices and its end: the
@@ -71,10 +76,10 @@ fn parse_notice(text: &str) -> Option<(&str, u64)> {
 /// With what the agent must end after these lines (docs/OUTPUT.md, "Exit codes").
 pub fn exit_code(lines: &[String]) -> i32 {
     let has_found = lines.iter().any(|line| parse_line(line).is_some());
-    match (missing_hooks(lines).is_empty(), has_found) {
-        (false, _) => 3,
-        (true, true) => 1,
-        (true, false) => 0,
+    match (has_found, missing_hooks(lines).is_empty()) {
+        (true, _) => 1,
+        (false, false) => 3,
+        (false, true) => 0,
     }
 }
 
@@ -129,6 +134,9 @@ mod tests {
         };
         assert_eq!(code(&[]), 0);
         assert_eq!(code(&[incident]), 1);
-        assert_eq!(code(&[incident, hook]), 3);
+        assert_eq!(code(&[hook]), 3);
+        assert_eq!(code(&[incident, hook]), 1);
+        let there = hook.replace("failed", "attached");
+        assert_eq!(code(&[hook, &there]), 0);
     }
 }

@@ -8,10 +8,12 @@ use fsyncscope_tests::guest::fault::Fault;
 pub fn section() -> String {
     let mut text = String::from(
         "\n## What a cell asserts\n\n\
-         In each: nothing is said that is not true, no required hook is missing, no event is\n\
-         lost (but a few where the kernel preempts its own code, by name), the agent lives, and\n\
+         In each but broken-fact: nothing is said that is not true, no required hook is missing,\n\
+         no event is lost (but ends of syncs that had begun before the agent was there, two at\n\
+         most; and a few, by name, where the kernel preempts its own code), the agent lives, and\n\
          its exit code is that of what it said. Each answer names the disk as the user knows it\n\
-         (`nvme0n1`, no path of it) and its serial number. Beside that:\n\n\
+         (`nvme0n1`, no path of it) and its serial number. Where the machine itself shows that a\n\
+         fault was not made, the cell is not played. Beside that:\n\n\
          | fault | made so | asserted |\n|---|---|---|\n",
     );
     for fault in Fault::all() {
@@ -27,8 +29,8 @@ fn of(fault: Fault) -> (&'static str, &'static str) {
         Fault::Healthy => (
             "a writer at work",
             "no incident; fsync's hook has its best form; `check --btf` says of the kernel's BTF \
-             what `check` says of the kernel: all facts, traits and forms; the model of \
-             preemption is the kernel's",
+             what `check` says of the kernel: all facts and traits, and the form of each hook \
+             but those of a module without BTF; whether the kernel preempts its own code",
         ),
         Fault::BrokenFact => (
             "`check` is told to believe a BTF with a member elsewhere, an event renamed, two \
@@ -43,7 +45,8 @@ fn of(fault: Fault) -> (&'static str, &'static str) {
         ),
         Fault::LateError => (
             "the same, while the kernel writes back by itself",
-            "the same, told before any sync failed, and how late the caller was told; no line",
+            "the same but for the line; told before any sync failed, and how late the caller was \
+             told",
         ),
         Fault::FlushError => (
             "EIO for cache flushes",
@@ -65,17 +68,18 @@ fn of(fault: Fault) -> (&'static str, &'static str) {
         ),
         Fault::Reset => (
             "a write is held, and the controller reset by sysfs",
-            "STALLED device-stall: file, sector; the reset came back",
+            "STALLED device-stall: file, sector of a request that was held; the reset came back",
         ),
         Fault::JournalError => (
             "EIO for writes to the journal's sectors",
             "CONFIRMED journal: errno as the caller was told, sector, block status, NVMe status; \
-             the file system takes no write any more",
+             the file system takes no new file any more",
         ),
         Fault::Timeout => (
             "writes to a segment are held for 9 s, the driver's limit is 3 s",
             "CONFIRMED device-error (or journal, where its own request is given up first): file, \
-             errno as the caller was told, sector; the driver's own line of the time-out",
+             errno as the caller was told, sector of the write that was held, or a failed request \
+             of the journal; the driver's own line of the time-out",
         ),
         Fault::Removed => (
             "QEMU unplugs the disk",

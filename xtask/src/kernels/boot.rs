@@ -77,7 +77,8 @@ pub struct Record {
     pub failure: Option<String>,
     /// It hung before the agent was there: nothing was said of the agent.
     pub is_unborn: bool,
-    /// `check` said that something is missing, said nothing, or the guest died under it.
+    /// `check` said that something is missing, or said nothing; the first cell is failed
+    /// by it, if there is one. Where there is none, also that the guest died under it.
     pub bad_check: Option<String>,
     /// It is a second boot: why the first, before the agent was there, was given up.
     pub given_up: Option<String>,
@@ -325,7 +326,11 @@ impl Guest<'_> {
                     .map_or(Now::Checking, |fault| Now::Cell(*fault));
                 return Ok(());
             }
-            FromGuest::Cell(cell) => {
+            FromGuest::Cell(mut cell) => {
+                // So that it is played again with it, and counted once.
+                if let (Some(why), true) = (&self.record.bad_check, self.record.cells.is_empty()) {
+                    (cell.outcome, cell.why) = (Outcome::Failed, why.clone());
+                }
                 self.record.cells.push(cell);
                 let next = job.faults.get(self.record.cells.len());
                 self.now = next.map_or(Now::Checking, |fault| Now::Cell(*fault));
@@ -380,9 +385,8 @@ impl Guest<'_> {
             Ending::Guest(why) | Ending::Unborn(why) | Ending::Harness(why) => Some(why.clone()),
         };
         record.is_unborn = matches!(ending, Ending::Unborn(_));
-        if let (Ending::Guest(why), Now::Checking, true) =
-            (&ending, self.now, record.check.is_none())
-        {
+        // Where there are cells, the first of them carries it.
+        if let (Ending::Guest(why), true) = (&ending, job.faults.is_empty()) {
             record.bad_check = Some(why.clone());
         }
         let (outcome, why) = match ending {

@@ -139,6 +139,7 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     if file_systems.contains(&FsKind::Xfs) && faults.iter().any(|fault| fault.is_stacked()) {
         bail!("--fs xfs: stacks are played on ext4 only");
     }
+    let of_what = page::of_what();
     let cache = setup::cache()?.join("kernels");
     // First of all: without it QEMU cannot be had either.
     let archives: Vec<Archive> = archs
@@ -229,23 +230,27 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
     let is_whole = is_whole && args.agent.is_none();
     if is_whole && !args.check && faults.len() == Fault::all().len() && !is_stopped() {
         let stores: Vec<&Store> = programs.iter().map(|(_, store)| store).collect();
-        page::write(&kernels, &archs, &file_systems, &stores)?;
+        page::write(&of_what, &kernels, &archs, &file_systems, &stores)?;
     }
     Ok(outcome)
 }
 
 /// The page of what has been done with this agent, whole or not.
 fn write_page(args: &KernelsArgs) -> anyhow::Result<u8> {
+    if args.agent.is_some() {
+        bail!("--page: the page is of the agent of this commit, not of --agent");
+    }
+    let of_what = page::of_what();
     let cache = setup::cache()?.join("kernels");
     let archs = or_all(&args.arch, &Arch::ALL);
     let mut stores = Vec::new();
     for arch in &archs {
-        let own = read_programs(*arch, args.agent.as_deref())?;
+        let own = read_programs(*arch, None)?;
         stores.push(Store::open(&cache, *arch, hash(&own, &[]))?);
     }
     let stores: Vec<&Store> = stores.iter().collect();
     let file_systems = [FsKind::Ext4, FsKind::Xfs];
-    page::write(&known_kernels()?, &archs, &file_systems, &stores)?;
+    page::write(&of_what, &known_kernels()?, &archs, &file_systems, &stores)?;
     Ok(0)
 }
 

@@ -18,8 +18,9 @@ use super::work::{Store, Stored};
 use crate::arch::Arch;
 use crate::process::{output, repository, say};
 
-/// Writes the page.
+/// Writes the page. In: what was played, as [`of_what`] gave it when it was built.
 pub fn write(
+    of_what: &str,
     kernels: &[Kernel],
     archs: &[Arch],
     file_systems: &[FsKind],
@@ -46,7 +47,7 @@ pub fn write(
         bail!("no kernel has been booted with this agent: there is nothing to write");
     }
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-    let of_what = format!("{date}, of {}", of_what()?);
+    let of_what = format!("{date}, of {of_what}");
     let path = repository().join("docs/KERNELS.md");
     fs::write(&path, render(&of_what, &results, &late))
         .with_context(|| format!("write {}", path.display()))?;
@@ -55,11 +56,12 @@ pub fn write(
 }
 
 /// The version and the commit, and whether the tree has been changed since.
-fn of_what() -> anyhow::Result<String> {
+pub fn of_what() -> String {
     let mut git = Command::new("git");
     git.args(["describe", "--always", "--dirty=, changed"]);
-    let commit = output(git.current_dir(repository())).context("ask git for the commit")?;
-    Ok(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.trim()))
+    let commit = output(git.current_dir(repository()));
+    let commit = commit.unwrap_or_else(|_| "git knows no commit".to_owned());
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.trim())
 }
 
 /// Results of one architecture, file system and kernel.
@@ -223,8 +225,10 @@ fn render_group(group: &[Fault], results: &[Played], reasons: &mut Vec<String>) 
 /// How many cells came out how, in one line, which the README shows as well; a matrix
 /// that is not whole says so.
 fn summarize(results: &[Played], late: &[Played]) -> String {
-    let played = || results.iter().chain(late).map(|(_, _, stored)| stored);
-    let cells = || played().flat_map(|stored| &stored.cells);
+    let of_late = || late.iter().flat_map(|(_, _, stored)| &stored.cells);
+    let of_late = || of_late().filter(|cell| cell.id == Fault::LateModules);
+    let of_results = || results.iter().flat_map(|(_, _, stored)| &stored.cells);
+    let cells = || of_results().chain(of_late());
     let count = |outcome| cells().filter(|cell| cell.outcome == outcome).count();
     let [passed, gaps, failed] = [
         CellOutcome::Passed,
@@ -242,7 +246,10 @@ fn summarize(results: &[Played], late: &[Played]) -> String {
     };
     let wanted: usize = results.iter().map(|row| wanted(&row)).sum();
     let is_other = |cell: &&CellResult| !Fault::all().contains(&cell.id);
-    let total = wanted + cells().filter(is_other).count();
+    // On the modules of one file system and one architecture.
+    let mut names: Vec<&str> = late.iter().map(|(_, _, it)| &*it.release).collect();
+    names.dedup();
+    let total = wanted + of_results().filter(is_other).count() + names.len().max(of_late().count());
     let rest = total.saturating_sub(passed + gaps + failed);
     let rest = match rest {
         0 => String::new(),
@@ -272,7 +279,7 @@ fn render_times(results: &[Played]) -> String {
     format!(
         "\n## Time\n\n\
          Seconds from power-on to power-off of a boot with its cells, by the fault that ends it,\n\
-         and how many of them that fault took; two machines at a time, emulated.\n\n\
+         and how many of them that fault took; emulated, several machines at a time.\n\n\
          | kernel | arch | fs | {} |\n|---|---|---|{}\n{rows}",
         names.join(" | "),
         "---|".repeat(names.len())

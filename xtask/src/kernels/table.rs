@@ -45,7 +45,7 @@ impl Outcome {
     /// counts as one.
     pub fn nr_failed(&self) -> usize {
         let records = self.rows.iter().map(|row| &row.record);
-        let bad = records.filter(|record| record.bad_check.is_some());
+        let bad = records.filter(|record| record.bad_check.is_some() && record.cells.is_empty());
         self.count(CellOutcome::Failed) + bad.count()
     }
 

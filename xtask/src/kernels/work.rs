@@ -103,7 +103,10 @@ pub fn all(
         rows: rows.into_iter().map(|(_, row)| row).collect(),
         evidence: evidence.is_dir().then_some(evidence),
         took: shared.begin.elapsed(),
-        nr_left: left.iter().map(|(_, boot)| boot.job.faults.len()).sum(),
+        nr_left: left
+            .iter()
+            .map(|(_, boot)| boot.job.faults.len().max(1))
+            .sum(),
     })
 }
 

@@ -74,7 +74,6 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
-        effects: Vec::new(),
         trouble: None,
         broker: Some(BrokerTruth {
             log_dir: DIR.into(),
@@ -156,7 +155,11 @@ fn hang(change: impl FnOnce(&mut Told)) -> Evidence {
 #[test]
 fn right_answers_pass() {
     for evidence in [write_error(|_| {}), hang(|_| {})] {
-        assert!(is_complete(evidence.fault, &evidence.told));
+        assert!(is_complete(
+            evidence.fault,
+            std::path::Path::new(""),
+            &evidence.told
+        ));
         let rows = compare(&evidence);
         assert_eq!(conclude(&rows), (Outcome::Passed, String::new()));
         assert!(rows.len() > 9, "{rows:?}");

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::*;
 
+/// A request in the device for less was not held by the fault: it is, for seconds.
+const HELD_NS: u64 = 1_000_000_000;
+
 impl Sheet<'_> {
     /// A sync of the writer failed with what its caller was told.
     pub(super) fn check_failed_sync(&mut self, incident: &Incident) {
@@ -82,7 +85,8 @@ impl Sheet<'_> {
         self.check_sync_file(&answer.last);
     }
 
-    /// The request that the disk held is among those told of, and not one of its own.
+    /// The request that the disk held is among those told of, and not one that was sent
+    /// there later.
     pub(super) fn check_held_sector<'i>(
         &mut self,
         incident: &'i Incident,
@@ -90,7 +94,9 @@ impl Sheet<'_> {
         let held = self.evidence.truth.iter().filter(|it| it.delay_ms > 0);
         let held: Vec<TruthRequest> = held.cloned().collect();
         let found = held.iter().find_map(|held| {
-            let request = incident.requests.iter().find(|it| overlaps(held, it))?;
+            let is_held = |it: &&Request| it.device_ns.is_some_and(|ns| ns >= HELD_NS);
+            let mut requests = incident.requests.iter().filter(is_held);
+            let request = requests.find(|it| overlaps(held, it))?;
             Some((held.clone(), request))
         });
         let wanted: Vec<String> = held.iter().map(|it| it.sector.to_string()).collect();

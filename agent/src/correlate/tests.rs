@@ -6,6 +6,8 @@ use crate::event::{
 };
 use crate::incident::{Cause, Incident, Verdict};
 
+#[path = "failover_tests.rs"]
+mod failover;
 #[path = "lost_tests.rs"]
 mod lost;
 #[path = "space_tests.rs"]

@@ -1,6 +1,8 @@
 //! Things worth a line that are no incident, and how often they may be said.
 //! In: from `correlate`. Out: notices. Bounded.
 
+use fsyncscope_abi::loss::Loss;
+
 use std::collections::BTreeMap;
 
 use super::Core;
@@ -46,10 +48,14 @@ impl Core {
                     .notices
                     .allow(&format!("lost {class}"), self.world.now_ns)
             {
+                let what = match class == Loss::HistFull.name() {
+                    true => "counts in the summary and in /metrics are short by them",
+                    false => "verdicts are less sure",
+                };
                 self.notice(
                     out,
                     "warn",
-                    format!("events were lost: {class}, {count} so far; verdicts are less sure"),
+                    format!("events were lost: {class}, {count} so far; {what}"),
                 );
             }
         }

@@ -315,6 +315,7 @@ fn losses_that_cannot_touch_the_evidence_are_told_but_take_no_confidence() {
         total: BTreeMap::from([
             ("unmatched_exit".to_owned(), 1),
             ("missed_complete".to_owned(), 1),
+            ("hist_full".to_owned(), 1),
         ]),
     });
     run.at(10)

@@ -15,8 +15,9 @@ pub(super) fn adjustments(
     world: &World,
 ) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    // A sync that was under way when the agent came is no gap in what followed; and
-    // where the requests are at hand, one that was missed changes nothing.
+    // A sync that was under way when the agent came is no gap in what followed; a count
+    // that a histogram lacks is no evidence; and where the requests are at hand, one that
+    // was missed changes nothing.
     let has_requests = fact.is_some_and(|fact| {
         let is_joined = |join: &Join| !join.requests.is_empty();
         let is_tied = |stall: &Stall| stall.tied_ns() * 2 >= fact.duration_ns();
@@ -24,6 +25,7 @@ pub(super) fn adjustments(
     });
     let is_gap = |class: &str| {
         class != Loss::UnmatchedExit.name()
+            && class != Loss::HistFull.name()
             && !(has_requests && class == Loss::MissedComplete.name())
     };
     let classes: Vec<String> = case

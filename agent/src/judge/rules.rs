@@ -305,7 +305,7 @@ pub const RULES: &[Rule] = &[
 pub const ADJUSTMENTS: &[Adjustment] = &[
     Adjustment {
         id: "A1",
-        when: "evidence was lost before the incident was opened (not syncs under way when the agent came; not other requests' completions where the requests that explain it are at hand)",
+        when: "evidence was lost before the incident was opened (not syncs under way when the agent came; not counts of a histogram; not other requests' completions where the requests that explain it are at hand)",
         factor: 0.90,
     },
     Adjustment {

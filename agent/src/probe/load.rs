@@ -26,7 +26,7 @@ use crate::{
         late::Late,
         maps::Maps,
         object::OBJECT,
-        prepare::prepare,
+        prepare::{are_hists_late, prepare},
     },
 };
 
@@ -140,7 +140,7 @@ pub fn attach(resolved: &ResolvedFacts, options: &LoadOptions) -> anyhow::Result
         ..
     } = loader;
     let states: Vec<HookState> = states;
-    let (ring, mut maps) = Maps::take(&mut ebpf)?;
+    let (ring, mut maps) = Maps::take(&mut ebpf, are_hists_late(resolved))?;
     let waiting = hooks_at(options.detail)
         .zip(&states)
         .filter(|(_, state)| state.state == "waiting")

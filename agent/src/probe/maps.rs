@@ -41,6 +41,9 @@ pub struct Maps {
     pub epoch: Array<MapData, u32>,
     pub watched_since: Array<MapData, u64>,
     pub loss: PerCpuArray<MapData, u64>,
+    /// Histograms are allocated key by key, by programs as well (6.1 and later), which
+    /// may find no memory at hand at that moment; else at load.
+    pub are_hists_late: bool,
 }
 
 impl Maps {
@@ -48,7 +51,7 @@ impl Maps {
     ///
     /// # Errors
     /// When the object lacks a map or has it with another type.
-    pub fn take(ebpf: &mut Ebpf) -> anyhow::Result<(RingBuf<MapData>, Self)> {
+    pub fn take(ebpf: &mut Ebpf, are_hists_late: bool) -> anyhow::Result<(RingBuf<MapData>, Self)> {
         fn get<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<T>
         where
             T::Error: std::error::Error + Send + Sync + 'static,
@@ -82,6 +85,7 @@ impl Maps {
             epoch: get(ebpf, "EPOCH")?,
             watched_since: get(ebpf, "WATCHED_SINCE")?,
             loss: get(ebpf, "LOSS")?,
+            are_hists_late,
         };
         Ok((ring, maps))
     }

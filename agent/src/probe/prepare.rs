@@ -23,6 +23,11 @@ const NO_PREALLOC: u32 = 1;
 const MAX_BYTES: usize = 8 << 20;
 const MIN_KEYS: usize = 32;
 
+/// Whether maps that allocate on first use stay so: the kernel can do that in programs.
+pub fn are_hists_late(resolved: &ResolvedFacts) -> bool {
+    resolved.has_trait("bpf_mem_alloc")
+}
+
 /// Makes maps as this kernel can have them. A kernel before 6.1 (without struct
 /// bpf_mem_alloc) prints a warning, and panics if it is set to, when a program uses a
 /// map that allocates on first use.
@@ -34,7 +39,7 @@ pub fn prepare<'o>(
     resolved: &ResolvedFacts,
     nr_cpus: usize,
 ) -> anyhow::Result<Cow<'o, [u8]>> {
-    if resolved.has_trait("bpf_mem_alloc") {
+    if are_hists_late(resolved) {
         return Ok(Cow::Borrowed(object));
     }
     let elf = Elf::open(object).context("read the kernel object")?;

@@ -217,7 +217,13 @@ impl Tables {
                 .insert(&dir.s_dev, &FsState::default(), NO_EXIST),
         )
         .context("watch a file system: insert into FILESYSTEMS")?;
-        for op in [op::FSYNC, op::MSYNC] {
+        // What brokers call. Where a key costs no room before it is used, also what other
+        // programs do: a hook that makes one may find no memory at hand.
+        let ops: &[u8] = match maps.are_hists_late {
+            true => &[op::FSYNC, op::MSYNC, op::FDATASYNC],
+            false => &[op::FSYNC, op::MSYNC],
+        };
+        for &op in ops {
             let key = HistKey {
                 s_dev: dir.s_dev,
                 broker,

@@ -12,7 +12,8 @@ pub enum Loss {
     RqsFull = 2,
     /// INODE could not take a new file.
     InodeFull = 3,
-    /// HIST was full: an operation was not counted.
+    /// HIST was full, or the kernel had no memory at hand for a new key: an operation
+    /// was not counted.
     HistFull = 4,
     /// A sync returned that was not seen to start (agent started in between).
     UnmatchedExit = 5,

@@ -74,7 +74,7 @@ fn render(of_what: &str, results: &[Played], late: &[Played]) -> String {
          Written by `cargo xtask kernels` on {of_what}; not by hand. Each row is boots of the\n\
          distribution's own kernel in an emulated machine with an NVMe disk that fails on\n\
          demand, and the released agent over a writer that behaves like a broker.\n\n\
-         {}\n{}\n## Cells\n\n",
+         {}{}\n## Cells\n\n",
         summarize(results, late),
         asserted::section()
     );

@@ -158,9 +158,6 @@ impl Core {
         };
         if request.is_failover {
             self.on_failover(&request, out);
-            if request.errno != 0 {
-                return;
-            }
             // At --detail normal nothing sees the issue.
             if request.issue_ns == 0 {
                 (request.issue_ns, request.start_ns) = (request.start_ns, 0);

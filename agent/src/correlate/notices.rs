@@ -1,9 +1,9 @@
 //! Things worth a line that are no incident, and how often they may be said.
 //! In: from `correlate`. Out: notices. Bounded.
 
-use fsyncscope_abi::loss::Loss;
-
 use std::collections::BTreeMap;
+
+use fsyncscope_abi::loss::Loss;
 
 use super::Core;
 use super::bounded::Lru;

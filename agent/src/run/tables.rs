@@ -217,8 +217,8 @@ impl Tables {
                 .insert(&dir.s_dev, &FsState::default(), NO_EXIST),
         )
         .context("watch a file system: insert into FILESYSTEMS")?;
-        // What brokers call. Where a key costs no room before it is used, also what other
-        // programs do: a hook that makes one may find no memory at hand.
+        // What brokers call. Where a hook that makes a key may find no memory at hand, also
+        // fdatasync; where room is set aside at load, that would be for fewer directories.
         let ops: &[u8] = match maps.are_hists_late {
             true => &[op::FSYNC, op::MSYNC, op::FDATASYNC],
             false => &[op::FSYNC, op::MSYNC],

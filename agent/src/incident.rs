@@ -92,7 +92,7 @@ pub struct Incident {
     /// The syncs.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub syncs: Vec<IncidentSync>,
-    /// The requests.
+    /// The requests: failed ones first, then the longest, completed or in flight.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub requests: Vec<IncidentRequest>,
     /// The device.

@@ -8,6 +8,8 @@ use crate::incident::{Cause, Incident, Verdict};
 
 #[path = "failover_tests.rs"]
 mod failover;
+#[path = "in_flight_tests.rs"]
+mod in_flight;
 #[path = "lost_tests.rs"]
 mod lost;
 #[path = "space_tests.rs"]
@@ -352,63 +354,6 @@ fn a_hang_that_its_bytes_explain_in_the_end_is_saturation() {
             "S4".to_owned()
         )
     );
-}
-
-#[test]
-fn a_hang_that_proc_denies_is_no_stall() {
-    let in_flight = |confirmed| {
-        Event::InFlight(InFlightEvent {
-            syncs: vec![InFlightSync {
-                sync: sync(0, 5_000, 0),
-                confirmed,
-                stack: Vec::new(),
-            }],
-            requests: Vec::new(),
-        })
-    };
-    let mut run = Run::new();
-    run.at(5_000).push(in_flight(Some(false)));
-    assert!(run.incidents.is_empty());
-    run.push(in_flight(None));
-    assert_eq!(
-        judged(run.last()),
-        (Verdict::Stalled, None, "S3".to_owned())
-    );
-    assert!(
-        run.last()
-            .reasons
-            .iter()
-            .any(|reason| reason.ends_with("(A3)"))
-    );
-    run.at(5_250).push(in_flight(Some(false)));
-    assert!(!run.last().syncs[0].in_flight);
-}
-
-#[test]
-fn a_sync_that_leaves_the_in_flight_list_unseen_does_not_hang_for_ever() {
-    let mut run = Run::new();
-    let hanging = InFlightSync {
-        sync: sync(0, 5_000, 0),
-        confirmed: Some(true),
-        stack: Vec::new(),
-    };
-    run.at(5_000).push(Event::InFlight(InFlightEvent {
-        syncs: vec![hanging],
-        requests: Vec::new(),
-    }));
-    // The host was paused until now: what hangs is told of behind the tick.
-    run.at(8_000).push(Event::Tick);
-    assert!(run.last().syncs[0].in_flight);
-    run.at(8_250).push(Event::Tick);
-    assert!(!run.last().syncs[0].in_flight && run.last().syncs[0].unseen_end);
-    assert!(
-        run.last()
-            .reasons
-            .iter()
-            .any(|reason| reason.ends_with("(A5)"))
-    );
-    run.at(20_000).push(Event::Tick);
-    assert_eq!(run.last().state, "closed");
 }
 
 #[test]

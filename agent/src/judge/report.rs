@@ -2,6 +2,8 @@
 //! 3339. In: case, host. Out: [`Incident`]. The verdict itself is `verdict`'s,
 //! the steps are `steps`'.
 
+use std::cmp::Reverse;
+
 use super::errno::errno_name;
 use super::lost::show_operations;
 use super::neighbours::show_neighbours;
@@ -220,35 +222,46 @@ fn show_commit(commit: &Commit, world: &World) -> IncidentCommit {
     }
 }
 
-/// Failed ones first, then the longest; those in flight last.
+/// Failed ones first, then the longest, completed or in flight: one that holds a sync
+/// must not be hidden by what completed meanwhile.
 fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
-    let mut requests = case.requests();
-    requests.sort_by_key(|request| {
-        let failed = request.errno != 0;
-        (
-            !failed,
-            if failed {
-                0
-            } else {
-                u64::MAX - request.complete_ns.saturating_sub(request.issue_ns)
-            },
-        )
+    let completed = case.requests().into_iter().map(|request| {
+        let took_ns = request.complete_ns.saturating_sub(request.issue_ns);
+        let rank = match request.errno {
+            0 => (true, Reverse(took_ns)),
+            _ => (false, Reverse(0)),
+        };
+        (rank, Shown::Completed(request))
     });
-    let mut shown: Vec<IncidentRequest> = requests
-        .into_iter()
-        .take(MAX_LISTED)
-        .map(|request| show_request(case, request, world))
-        .collect();
     let mut seen = Vec::new();
-    for fact in case.syncs.iter().filter(|fact| fact.in_flight) {
-        for request in fact.stall.iter().flat_map(|stall| &stall.outstanding) {
-            if shown.len() < MAX_LISTED && !seen.contains(&(request.rq, request.issue_ns)) {
-                seen.push((request.rq, request.issue_ns));
-                shown.push(show_outstanding(case, request, fact.sync.exit_ns, world));
-            }
-        }
-    }
-    shown
+    let hung = case.syncs.iter().filter(|fact| fact.in_flight);
+    let in_flight = hung.flat_map(|fact| {
+        let outstanding = fact.stall.iter().flat_map(|stall| &stall.outstanding);
+        outstanding.map(|request| (request, fact.sync.exit_ns))
+    });
+    let in_flight = in_flight.filter_map(|(request, now_ns)| {
+        let key = (request.rq, request.issue_ns);
+        let is_new = !seen.contains(&key);
+        seen.push(key);
+        let took_ns = now_ns.saturating_sub(request.issue_ns);
+        let rank = (true, Reverse(took_ns));
+        is_new.then_some((rank, Shown::InFlight(request, now_ns)))
+    });
+    let mut all: Vec<_> = completed.chain(in_flight).collect();
+    all.sort_by_key(|(rank, _)| *rank);
+    all.truncate(MAX_LISTED);
+    all.into_iter()
+        .map(|(_, shown)| match shown {
+            Shown::Completed(request) => show_request(case, request, world),
+            Shown::InFlight(request, now_ns) => show_outstanding(case, request, now_ns, world),
+        })
+        .collect()
+}
+
+/// A request of an answer; one in flight with the time until which it was seen so.
+enum Shown<'c> {
+    Completed(&'c RequestEvent),
+    InFlight(&'c InFlightRequest, u64),
 }
 
 fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentRequest {

@@ -4,6 +4,7 @@
 mod asks;
 pub mod check;
 mod drivers;
+mod hists;
 pub mod live;
 mod logs;
 mod namer;

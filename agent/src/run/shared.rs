@@ -64,7 +64,7 @@ impl Shared {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tables. Lock the maps first where both are needed.
+    /// The tables. Lock them before the maps where both are needed.
     pub fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }

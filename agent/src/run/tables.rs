@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use aya::maps::{MapError, PerCpuValues};
 use fsyncscope_abi::{
-    block::{BlockHist, FlushState, block_hist_key, head_key, name_words, req_op},
-    hist::{Hist, HistKey, NR_BUCKETS},
+    block::{FlushState, block_hist_key, head_key, name_words, req_op},
+    hist::HistKey,
     keys::{InodeKey, Target},
     span::FsState,
     sync::op,
@@ -20,14 +19,7 @@ use crate::{
     enrich::DeviceInfo,
     event::Event,
     probe::maps::Maps,
-};
-
-/// A histogram of nothing.
-pub const NO_HIST: Hist = Hist {
-    sum_ns: 0,
-    nr_errors: 0,
-    pad: 0,
-    buckets: [0; NR_BUCKETS],
+    run::hists::{Hists, Key, NO_EXIST, create},
 };
 
 /// A broker's slot.
@@ -73,6 +65,8 @@ pub struct Tables {
     pub devices: BTreeMap<u32, DeviceInfo>,
     /// File systems whose device is not resolved yet.
     pub unresolved: Vec<u32>,
+    /// Histograms' keys that are to be made.
+    pub hists: Hists,
 }
 
 impl Tables {
@@ -230,9 +224,9 @@ impl Tables {
                 root: slot as u16,
                 op: u32::from(op),
             };
-            create_if_room(maps.hist.insert(&key, zeroes(NO_HIST)?, NO_EXIST))
-                .context("count a directory's syncs: insert into HIST")?;
+            self.hists.want(Key::Syncs(key));
         }
+        self.hists.make(maps)?;
         raise_epoch(maps)?;
         events.push(Event::Root {
             slot: slot as u16,
@@ -273,19 +267,10 @@ impl Tables {
             )
             .context("count a disk's flushes: insert into FLUSHES")?;
             for op in COUNTED_OPS {
-                let empty = BlockHist {
-                    nr_bytes: 0,
-                    device: NO_HIST,
-                    queue: NO_HIST,
-                };
-                create_if_room(maps.block_hist.insert(
-                    &block_hist_key(leaf.dev, op),
-                    zeroes(empty)?,
-                    NO_EXIST,
-                ))
-                .context("count a disk's requests: insert into BLOCK_HIST")?;
+                (self.hists).want(Key::Requests(block_hist_key(leaf.dev, op)));
             }
         }
+        self.hists.make(maps)?;
         raise_epoch(maps)?;
         self.devices.insert(dev, info.clone());
         Ok(Event::Device {
@@ -303,43 +288,6 @@ const COUNTED_OPS: [u8; 5] = [
     req_op::DISCARD,
     req_op::WRITE_ZEROES,
 ];
-
-/// BPF_NOEXIST (include/uapi/linux/bpf.h).
-const NO_EXIST: u64 = 1;
-
-/// A key that is there already keeps its counts.
-fn create(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-/// Likewise; of kernels before 6.1 with many CPUs the histograms are few. What has
-/// none is watched all the same, but not in /metrics.
-fn create_if_room(result: Result<(), MapError>) -> Result<(), MapError> {
-    match create(result) {
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
-        {
-            log::warn!(
-                "more directories and disks than this kernel's histograms have room for: some are without latency in /metrics"
-            );
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-fn zeroes<T: aya::Pod>(value: T) -> anyhow::Result<PerCpuValues<T>> {
-    let cpus =
-        aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))?;
-    Ok(PerCpuValues::try_from(vec![value; cpus.get() as usize])?)
-}
 
 /// Makes the programs conclude again what they concluded from DEVS and ROOTS.
 pub fn raise_epoch(maps: &mut Maps) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ impl Live {
         }
         if self.ticks.is_multiple_of(DISCOVER_EVERY_TICKS) {
             self.ask_for_brokers();
+            self.make_histograms();
             self.feed_written();
             self.forget_ended();
             self.feed_losses();
@@ -33,6 +34,14 @@ impl Live {
         }
         self.feed(Event::Tick);
         self.ticks += 1;
+    }
+
+    /// Those that the kernel had no memory for.
+    fn make_histograms(&mut self) {
+        let made = (self.shared.tables().hists).make_late(&mut self.shared.maps());
+        if let Err(error) = made {
+            log::warn!("{error:#}");
+        }
     }
 
     fn look_for_drivers(&mut self) {

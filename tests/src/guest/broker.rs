@@ -80,8 +80,7 @@ pub fn run_cell(machine: &mut Machine, fault: Fault) -> anyhow::Result<CellResul
         None => start(machine)?,
     };
     let pid = running.pid;
-    let known = machine.wait_for(STEP_LIMIT, |watch| watch.knows_broker(pid))?;
-    anyhow::ensure!(known, "the agent did not find the broker");
+    machine.wait_for_broker(pid, STEP_LIMIT)?;
     running.wait_until_warm()?;
     thread::sleep(make::SETTLE_TIME);
     machine.host.progress("the broker takes records")?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use super::blocked;
 use super::broker::{self, Running};
 use super::effect::{self, Reset};
 use super::expect::{self, BrokerTruth, Evidence};
@@ -27,6 +28,9 @@ use crate::writer::Writer;
 
 /// Where the disk is mounted.
 pub const DATA_DIR: &str = "/data";
+
+/// A process that writes as a broker does is found within a second or two.
+const FIND_LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything that the cells share.
 pub struct Machine {
@@ -209,14 +213,7 @@ impl Machine {
         let config = make::writer_config(fault, &log_dir);
         self.start_watch(fault)?;
         let mut writer = Writer::start(&self.lab, config)?;
-        let known = self.wait_for(Duration::from_secs(120), |watch| {
-            watch.knows_broker(writer.pid())
-        })?;
-        if !known {
-            bail!(AgentError(
-                "the agent did not find the writer in 120 s".to_owned()
-            ));
-        }
+        self.wait_for_broker(writer.pid(), FIND_LIMIT)?;
         // Its disk is looked up behind the broker's own lines.
         thread::sleep(make::SETTLE_TIME);
         let flushes = writer.flushes()? + make::WARM_UP_FLUSHES;
@@ -247,6 +244,7 @@ impl Machine {
         self.wait_for(make::answer_limit(fault), |watch| {
             expect::is_complete(fault, victim, &watch.told_from(first_line))
         })?;
+        let controller = effect::state_of_controller(&self.plan.disk.name);
         make::end(self, fault)?;
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
@@ -284,8 +282,10 @@ impl Machine {
             lost: said::lost_in(&lines),
             broker,
             preempts: system::preempts(),
+            controller,
             trouble: self.watch.as_mut().and_then(Watch::trouble),
         };
+        let blocked = blocked::report(Path::new("/proc"), Path::new("/sys"));
         make::restore(self, fault)?;
         let mut asserts = expect::compare(&evidence);
         if fault == Fault::Healthy {
@@ -298,8 +298,9 @@ impl Machine {
             asserts.extend(hooks::compare_late(&lines));
         }
         let (outcome, why) = expect::conclude(&asserts);
-        if outcome == Outcome::Failed {
+        if outcome != Outcome::Passed {
             eprintln!("guest: {}: {why}", fault.name());
+            eprintln!("guest: the machine:\n{blocked}");
             eprintln!("guest: truth: {:?}", evidence.truth);
             eprintln!("guest: callers: {:?}", evidence.caller_errnos);
         }
@@ -361,19 +362,32 @@ impl Machine {
             .send_file(&format!("{name}.ndjson.zst"), watch.capture())?;
         let printed = Path::new("/tmp/printed");
         std::fs::write(printed, watch.lines_from(0).join("\n"))?;
-        self.host.send_file(&format!("{name}.watch.json"), printed)
+        self.host
+            .send_file(&format!("{name}.watch.json"), printed)?;
+        self.host
+            .send_file(&format!("{name}.stderr"), watch.stderr())
     }
 
-    /// Waits until the agent has said something; `false` if it did not in time.
+    /// Waits until the agent has told of who writes.
+    pub fn wait_for_broker(&mut self, pid: u32, limit: Duration) -> anyhow::Result<()> {
+        if self.wait_for(limit, |watch| watch.knows_broker(pid))? {
+            return Ok(());
+        }
+        let trouble = self.watch.as_mut().and_then(Watch::trouble);
+        let why = || format!("the agent did not find the broker in {limit:?}");
+        bail!(AgentError(trouble.unwrap_or_else(why)))
+    }
+
+    /// Waits until the agent has said something; `false` if it did not in time, or ended.
     pub fn wait_for(
         &mut self,
         limit: Duration,
         is_so: impl Fn(&Watch) -> bool,
     ) -> anyhow::Result<bool> {
         let until = Instant::now() + limit;
-        let watch = self.watch.as_ref().context("no agent runs")?;
+        let watch = self.watch.as_mut().context("no agent runs")?;
         while !is_so(watch) {
-            if Instant::now() > until {
+            if Instant::now() > until || watch.trouble().is_some() {
                 return Ok(false);
             }
             thread::sleep(Duration::from_millis(50));

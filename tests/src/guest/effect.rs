@@ -104,14 +104,9 @@ fn try_to_write(dir: &Path) -> String {
 
 /// Old kernels keep a disk that is mounted in sysfs; its controller is dead, or gone.
 fn wait_until_gone(disk: &str) -> String {
-    let controller = disk
-        .rsplit_once('n')
-        .map_or(disk, |(controller, _)| controller);
-    let path = Path::new("/sys/class/nvme").join(controller).join("state");
     let until = Instant::now() + LIMIT;
     loop {
-        let state = fs::read_to_string(&path).unwrap_or_default();
-        let state = state.trim();
+        let state = state_of_controller(disk);
         if state.is_empty() || state.starts_with("deleting") || state == "dead" {
             return "gone".to_owned();
         }
@@ -122,8 +117,18 @@ fn wait_until_gone(disk: &str) -> String {
     }
 }
 
+/// `live`, `resetting`, `dead`, as sysfs has it; nothing if there is no controller.
+pub(super) fn state_of_controller(disk: &str) -> String {
+    let controller = disk
+        .rsplit_once('n')
+        .map_or(disk, |(controller, _)| controller);
+    let path = Path::new("/sys/class/nvme").join(controller).join("state");
+    let state = fs::read_to_string(path).unwrap_or_default();
+    state.trim().to_owned()
+}
+
 /// All records of the kernel's log, one a read.
-fn read_kernel_log() -> io::Result<String> {
+pub(super) fn read_kernel_log() -> io::Result<String> {
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(libc::O_NONBLOCK);
     let mut file = options.open("/dev/kmsg")?;

@@ -64,6 +64,8 @@ pub struct Evidence {
     pub lost: BTreeMap<String, u64>,
     /// The kernel preempts its own code.
     pub preempts: bool,
+    /// State of the disk's controller when the answer was there, or time was up.
+    pub controller: String,
     /// How the agent ended, if it did not live until here.
     pub trouble: Option<String>,
     /// The broker, if the writer is a real one.

@@ -63,6 +63,7 @@ fn evidence_on(kernel: &str, arch: &str) -> Evidence {
         missing_hooks: Vec::new(),
         lost: Default::default(),
         preempts: false,
+        controller: "live".into(),
         trouble: None,
         broker: None,
     }

@@ -6,11 +6,13 @@
 //! `init` is process 1, `system` what it owes the machine, `cells` runs the plan,
 //! `watch` is the agent over a writer, `said` reads its lines, `broker` a real broker in its place, `make`
 //! makes the faults, `effect` proves them, `journal` finds where one goes, `stack` builds what is between
-//! file system and disk. `expect` says what must be told of them, `gaps` what cannot,
+//! file system and disk, `blocked` shows what waits
+//! where one did not end as wanted. `expect` says what must be told of them, `gaps` what cannot,
 //! `hooks` what `check` must say, which `check` runs.
 //! The host's side is in xtask.
 
 pub mod base64;
+pub mod blocked;
 pub mod broker;
 pub mod cells;
 pub mod check;

@@ -114,6 +114,11 @@ impl Watch {
         &self.capture
     }
 
+    /// What it has said on stderr, as a file.
+    pub fn stderr(&self) -> &Path {
+        &self.stderr
+    }
+
     /// How many lines it has printed.
     pub fn len(&self) -> usize {
         self.lines.lock().unwrap_or_else(|e| e.into_inner()).len()

@@ -74,6 +74,7 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
+        controller: "live".into(),
         trouble: None,
         broker: Some(BrokerTruth {
             log_dir: DIR.into(),

@@ -128,6 +128,7 @@ impl Tables {
         for dir in broker.log_dirs.iter().chain(&broker.metadata_log_dir) {
             self.apply_dir(slot, dir, maps, events)?;
         }
+        self.hists.make(maps)?;
         let target = Target {
             broker: slot,
             flags: 0,
@@ -226,7 +227,6 @@ impl Tables {
             };
             self.hists.want(Key::Syncs(key));
         }
-        self.hists.make(maps)?;
         raise_epoch(maps)?;
         events.push(Event::Root {
             slot: slot as u16,

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use super::Obstacle;
 use super::list::{Kernel, parse_version};
+use super::room;
 use super::sums::{self, Sum};
 use crate::arch::Arch;
 use crate::process::{display, output, run, say};
@@ -72,6 +73,7 @@ impl Archive {
                      tests/KERNELS.sha256"
                 ));
             }
+            room::require(&dir, room::LISTS, "the archive's lists")?;
             write("sources.list", &sources_of(&mirror()?, has_keys()))?;
             say(format!(
                 "apt: lists of kernels for {} (own folder, nothing is installed)",
@@ -146,6 +148,7 @@ impl Archive {
             .filter(|package| find_file(&archives, package).is_none())
             .collect();
         if !missing.is_empty() {
+            room::require(&archives, room::KERNEL, &found.release)?;
             say(format!("apt: fetching {}", found.packages.join(", ")));
             // It goes on with what an earlier, interrupted run has left.
             run(self

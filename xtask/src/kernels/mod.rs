@@ -2,8 +2,8 @@
 //! disks fail on demand. In: tests/KERNELS and what was picked. Out: a table (or
 //! JSON), evidence of what failed, docs/KERNELS.md after the whole matrix.
 //!
-//! `list` says which kernels, `archive` fetches them, `image` and `modules` unpack
-//! them, `initramfs` packs what a guest runs, `disk` and `qemu` are its machine,
+//! `list` says which kernels, `archive` fetches them (if there is `room`), `image` and
+//! `modules` unpack them, `initramfs` packs what a guest runs, `disk` and `qemu` are its machine,
 //! `broker` is a disk with Kafka for cells under it,
 //! `boot` sees one boot through, `work` deals the boots to a few machines at a
 //! time, `table` and `page` show what came out, with `forms` and `asserted`. What a guest does is in the tests'
@@ -21,6 +21,7 @@ mod list;
 mod modules;
 mod page;
 mod qemu;
+mod room;
 mod sums;
 mod table;
 mod work;

@@ -92,7 +92,7 @@ pub struct Incident {
     /// The syncs.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub syncs: Vec<IncidentSync>,
-    /// The requests: failed ones first, then the longest, completed or in flight.
+    /// The requests: failed ones first, then those in flight, then the longest.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub requests: Vec<IncidentRequest>,
     /// The device.

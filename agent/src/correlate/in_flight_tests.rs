@@ -60,7 +60,7 @@ fn a_sync_that_leaves_the_in_flight_list_unseen_does_not_hang_for_ever() {
     assert_eq!(run.last().state, "closed");
 }
 
-/// A disk that holds the sync's own write from its begin on.
+/// The sync's own write, which the disk holds for the last five seconds.
 fn held() -> InFlightRequest {
     InFlightRequest {
         rq: 1,
@@ -68,7 +68,7 @@ fn held() -> InFlightRequest {
         op: "write".to_owned(),
         sector: Some(13_864),
         nr_bytes: 4096,
-        issue_ns: BEGIN_NS + MS,
+        issue_ns: BEGIN_NS + 55_000 * MS,
         tid: 40,
         ..InFlightRequest::default()
     }
@@ -78,7 +78,7 @@ fn held() -> InFlightRequest {
 fn what_holds_a_sync_is_shown_whatever_completed_meanwhile() {
     let mut run = Run::new();
     let sync = sync(0, 60_000, 0);
-    // The journal's own writes, held for a while each.
+    // The journal's own writes, held for ten seconds each.
     for nth in 0..12 {
         run.at(20_000 + nth).push(Event::Request(RequestEvent {
             file: FileId::default(),
@@ -103,12 +103,47 @@ fn what_holds_a_sync_is_shown_whatever_completed_meanwhile() {
             confirmed: Some(true),
             stack: Vec::new(),
         }],
-        requests: vec![held(), new],
+        requests: vec![new, held()],
     }));
     let shown = &run.last().requests;
     assert_eq!(shown.len(), 10);
-    assert!(shown[0].in_flight, "{shown:?}");
+    let in_flight: Vec<_> = shown.iter().map(|request| request.in_flight).collect();
+    assert_eq!(in_flight[..3], [true, true, false]);
     assert_eq!(shown[0].sector, Some(13_864));
-    assert_eq!(shown[0].device_ns, Some(59_999 * MS));
-    assert!(shown[1..].iter().all(|request| !request.in_flight));
+    assert_eq!(shown[0].device_ns, Some(5_000 * MS));
+    assert_eq!(shown[1].device_ns, Some(MS));
+    assert_eq!(shown[2].device_ns, Some(10_011 * MS));
+}
+
+#[test]
+fn what_was_in_flight_before_is_not_shown_as_if_it_were() {
+    let mut run = Run::new();
+    let hung = |tid: u32, exit_ms| InFlightSync {
+        sync: SyncEvent {
+            tid,
+            ..sync(0, exit_ms, 0)
+        },
+        confirmed: Some(true),
+        stack: Vec::new(),
+    };
+    let in_flight = |exit_ms, requests| {
+        Event::InFlight(InFlightEvent {
+            syncs: vec![hung(40, exit_ms), hung(41, exit_ms)],
+            requests,
+        })
+    };
+    run.at(58_000).push(in_flight(58_000, vec![held()]));
+    let next = InFlightRequest {
+        rq: 3,
+        sector: Some(8),
+        issue_ns: BEGIN_NS + 119_000 * MS,
+        ..held()
+    };
+    run.at(120_000).push(in_flight(120_000, vec![next]));
+    assert!(run.incidents.len() > 1);
+    for incident in &run.incidents {
+        let sectors: Vec<_> = incident.requests.iter().map(|it| it.sector).collect();
+        assert_eq!(sectors.len(), 1, "{sectors:?}");
+    }
+    assert_eq!(run.last().requests[0].sector, Some(8));
 }

@@ -222,46 +222,40 @@ fn show_commit(commit: &Commit, world: &World) -> IncidentCommit {
     }
 }
 
-/// Failed ones first, then the longest, completed or in flight: one that holds a sync
-/// must not be hidden by what completed meanwhile.
+/// Failed ones first, then those in flight, the oldest first, then the longest: what holds
+/// a sync must not be hidden by what completed meanwhile.
 fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
-    let completed = case.requests().into_iter().map(|request| {
-        let took_ns = request.complete_ns.saturating_sub(request.issue_ns);
-        let rank = match request.errno {
-            0 => (true, Reverse(took_ns)),
-            _ => (false, Reverse(0)),
-        };
-        (rank, Shown::Completed(request))
-    });
-    let mut seen = Vec::new();
-    let hung = case.syncs.iter().filter(|fact| fact.in_flight);
-    let in_flight = hung.flat_map(|fact| {
-        let outstanding = fact.stall.iter().flat_map(|stall| &stall.outstanding);
-        outstanding.map(|request| (request, fact.sync.exit_ns))
-    });
-    let in_flight = in_flight.filter_map(|(request, now_ns)| {
-        let key = (request.rq, request.issue_ns);
-        let is_new = !seen.contains(&key);
-        seen.push(key);
-        let took_ns = now_ns.saturating_sub(request.issue_ns);
-        let rank = (true, Reverse(took_ns));
-        is_new.then_some((rank, Shown::InFlight(request, now_ns)))
-    });
-    let mut all: Vec<_> = completed.chain(in_flight).collect();
-    all.sort_by_key(|(rank, _)| *rank);
-    all.truncate(MAX_LISTED);
-    all.into_iter()
-        .map(|(_, shown)| match shown {
-            Shown::Completed(request) => show_request(case, request, world),
-            Shown::InFlight(request, now_ns) => show_outstanding(case, request, now_ns, world),
-        })
-        .collect()
+    let is_failed = |request: &&RequestEvent| request.errno != 0;
+    let (failed, mut completed): (Vec<_>, Vec<_>) =
+        case.requests().into_iter().partition(is_failed);
+    completed.sort_by_key(|request| Reverse(request.complete_ns.saturating_sub(request.issue_ns)));
+    let in_flight = in_flight(case)
+        .into_iter()
+        .map(|(request, now_ns)| show_outstanding(case, request, now_ns, world));
+    let show = |request| show_request(case, request, world);
+    let mut shown: Vec<IncidentRequest> = failed.into_iter().map(show).collect();
+    shown.extend(in_flight);
+    shown.extend(completed.into_iter().map(show));
+    shown.truncate(MAX_LISTED);
+    shown
 }
 
-/// A request of an answer; one in flight with the time until which it was seen so.
-enum Shown<'c> {
-    Completed(&'c RequestEvent),
-    InFlight(&'c InFlightRequest, u64),
+/// Requests that its syncs in flight wait for, each once, the oldest first; with the time
+/// at which they were seen so. What was seen with a sync before may have completed since.
+fn in_flight(case: &Case) -> Vec<(&InFlightRequest, u64)> {
+    let hung = || case.syncs.iter().filter(|fact| fact.in_flight);
+    let Some(now_ns) = hung().map(|fact| fact.sync.exit_ns).max() else {
+        return Vec::new();
+    };
+    let seen_now = hung().filter(|fact| fact.sync.exit_ns == now_ns);
+    let mut requests: Vec<_> = seen_now
+        .flat_map(|fact| &fact.stall)
+        .flat_map(|stall| &stall.outstanding)
+        .map(|request| (request, now_ns))
+        .collect();
+    requests.sort_by_key(|(request, _)| (request.issue_ns, request.rq));
+    requests.dedup_by_key(|(request, _)| (request.issue_ns, request.rq));
+    requests
 }
 
 fn show_request(case: &Case, request: &RequestEvent, world: &World) -> IncidentRequest {

@@ -16,10 +16,10 @@ use crate::probe::maps::Maps;
 /// BPF_NOEXIST (include/uapi/linux/bpf.h).
 pub(super) const NO_EXIST: u64 = 1;
 
-/// The kernel's allocator keeps one entry of this size at hand on each CPU and makes the
-/// next one when it has given that away, in an interrupt, with what memory it finds without
-/// waiting (kernel/bpf/memalloc.c). The second of two keys in a row may come too early.
-const TRIES: usize = 50;
+/// The kernel's allocator begins with one entry of this size at hand on each CPU and makes
+/// others in an interrupt once that is given away, with what memory it finds without waiting
+/// (kernel/bpf/memalloc.c). The second of two keys in a row may come too early.
+const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A histogram of nothing.
@@ -50,8 +50,8 @@ enum Made {
     NotYet,
 }
 
-/// Keys that are wanted and not made yet. What has none is watched all the same, but not
-/// in /metrics.
+/// Keys that are wanted and not made yet. What has none is watched all the same; but it has
+/// no latency in /metrics, and of a disk no rate is known.
 #[derive(Default)]
 pub struct Hists {
     wanted: Vec<Key>,
@@ -64,29 +64,23 @@ impl Hists {
         self.wanted.push(key);
     }
 
-    /// Makes what is wanted, once a broker or a disk is new. Waits for 50 ms at most; what
-    /// the kernel has no memory for stays wanted.
+    /// Makes what is wanted, once a broker or a disk is new; what the kernel has no memory
+    /// for stays wanted. Waits for 20 ms at most, and not while it is known to have none.
     ///
     /// # Errors
-    /// When a map refuses an entry for another reason.
+    /// When a map refuses an entry for another reason; what is not made stays wanted.
     pub fn make(&mut self, maps: &mut Maps) -> anyhow::Result<()> {
-        self.make_by(TRIES, |key| insert(maps, key), || thread::sleep(PAUSE))?;
-        if !self.wanted.is_empty() && !self.is_told {
-            self.is_told = true;
-            log::warn!(
-                "the kernel has no memory at hand for {} histograms: without latency in /metrics until it has; asked again every second",
-                self.wanted.len()
-            );
+        let tries = if self.is_told { 0 } else { TRIES };
+        self.make_by(tries, |key| insert(maps, key), || thread::sleep(PAUSE))?;
+        match (self.wanted.len(), self.is_told) {
+            (0, true) => log::info!("the kernel has memory for all histograms again"),
+            (0, _) | (_, true) => {}
+            (lacking, false) => log::warn!(
+                "the kernel has no memory at hand for {lacking} histograms: what they count is missing until it has; asked again every second"
+            ),
         }
+        self.is_told = !self.wanted.is_empty();
         Ok(())
-    }
-
-    /// The same for what is still wanted, without waiting.
-    ///
-    /// # Errors
-    /// As [`Hists::make`].
-    pub fn make_late(&mut self, maps: &mut Maps) -> anyhow::Result<()> {
-        self.make_by(0, |key| insert(maps, key), || {})
     }
 
     fn make_by(
@@ -96,17 +90,23 @@ impl Hists {
         mut pause: impl FnMut(),
     ) -> anyhow::Result<()> {
         let mut is_full = false;
+        let mut refused = Ok(());
         let mut later = Vec::new();
         for key in std::mem::take(&mut self.wanted) {
-            let mut made = insert(key)?;
-            while made == Made::NotYet && tries > 0 {
+            let mut made = insert(key);
+            while matches!(made, Ok(Made::NotYet)) && tries > 0 {
                 tries -= 1;
                 pause();
-                made = insert(key)?;
+                made = insert(key);
             }
-            is_full |= made == Made::NoRoom;
-            if made == Made::NotYet {
-                later.push(key);
+            match made {
+                Ok(Made::There) => {}
+                Ok(Made::NoRoom) => is_full = true,
+                Ok(Made::NotYet) => later.push(key),
+                Err(error) => {
+                    later.push(key);
+                    refused = Err(error);
+                }
             }
         }
         self.wanted = later;
@@ -115,7 +115,7 @@ impl Hists {
                 "more directories and disks than this kernel's histograms have room for: some are without latency in /metrics"
             );
         }
-        Ok(())
+        refused
     }
 }
 
@@ -226,10 +226,12 @@ mod tests {
         hists.make_by(TRIES, insert, || pauses += 1).unwrap();
         assert_eq!(hists.wanted, [Key::Requests(0), Key::Requests(2)]);
         assert_eq!(pauses, TRIES);
-        // Later, without a pause.
-        hists
-            .make_by(0, |_| Ok(Made::There), || unreachable!())
-            .unwrap();
-        assert_eq!(hists.wanted, []);
+        // Later, without a pause; nor is one forgotten that is refused for another reason.
+        let insert = |key| match key {
+            Key::Requests(0) => Err(anyhow::anyhow!("not permitted")),
+            _ => Ok(Made::There),
+        };
+        assert!(hists.make_by(0, insert, || unreachable!()).is_err());
+        assert_eq!(hists.wanted, [Key::Requests(0)]);
     }
 }

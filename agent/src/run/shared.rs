@@ -1,5 +1,6 @@
 //! What the loop and a scrape share: the maps, the tables, and counts that only
-//! the loop sees pass by. Locks are held for one reading, never across I/O.
+//! the loop sees pass by. Locks are held for one reading, never across I/O; for
+//! milliseconds where the kernel has no memory at hand for an entry.
 
 use std::{
     collections::BTreeMap,

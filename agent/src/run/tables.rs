@@ -282,8 +282,9 @@ impl Tables {
 
 /// Operations of requests that BLOCK_HIST counts.
 const COUNTED_OPS: [u8; 5] = [
-    req_op::READ,
+    // The disk's rate is of it: the one that is at hand surely.
     req_op::WRITE,
+    req_op::READ,
     req_op::FLUSH,
     req_op::DISCARD,
     req_op::WRITE_ZEROES,

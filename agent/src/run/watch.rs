@@ -73,10 +73,12 @@ pub async fn watch(options: &Watch, config: Config) -> anyhow::Result<u8> {
             () = printed.reader_gone() => "nobody reads the output",
         }
     };
-    let outcome = live.run(ended).await?;
+    let outcome = live.run(ended).await;
+    // Also what led to an error is evidence.
     if let Some(recorder) = recorder {
         finish_recorder(recorder, options.record.as_deref().unwrap_or(Path::new(""))).await;
     }
+    let outcome = outcome?;
     if outcome.findings == 0 {
         is_of_use(&printed, is_all)?;
     }

@@ -144,10 +144,12 @@ pub(super) fn tree(incident: &Incident, style: &Style) -> Vec<String> {
     for request in incident.requests.iter().take(MAX_SHOWN) {
         lines.extend(request_lines(request, style));
     }
+    // Totals count what completed.
+    let shown = incident.requests.iter().take(MAX_SHOWN);
     more(
         &mut lines,
         incident.totals.requests,
-        incident.requests.len().min(MAX_SHOWN),
+        shown.filter(|request| !request.in_flight).count(),
         "request",
     );
     if incident.requests.is_empty()

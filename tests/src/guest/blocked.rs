@@ -11,8 +11,9 @@ use super::effect;
 /// Lines of the driver that are shown, the last ones.
 const MAX_LINES: usize = 40;
 
-/// All of it.
-pub fn report(proc: &Path, sys: &Path) -> String {
+/// All of it, of the machine that runs.
+pub fn report() -> String {
+    let (proc, sys) = (Path::new("/proc"), Path::new("/sys"));
     let mut text = String::new();
     for (name, state) in controllers(sys) {
         let _ = writeln!(text, "controller {name}: {state}");

@@ -129,7 +129,14 @@ impl Machine {
                 fault if fault.is_brokers() => broker::run_cell(self, fault),
                 _ => self.run_cell(fault),
             };
-            let mut result = done.unwrap_or_else(|err| failed_cell(fault, &err));
+            let mut result = done.unwrap_or_else(|err| {
+                eprintln!(
+                    "guest: {}: {err:#}: the machine:\n{}",
+                    fault.name(),
+                    blocked::report()
+                );
+                failed_cell(fault, &err)
+            });
             self.end_cell(&mut result, cells.get(nth + 1).copied())?;
             result.took_ms = begin.elapsed().as_millis() as u64;
             self.host.say(&FromGuest::Cell(result))?;
@@ -149,7 +156,11 @@ impl Machine {
         let Some(mut watch) = watch else {
             return Ok(());
         };
+        let trouble = watch.trouble();
         let stopped = watch.stop();
+        if let (Outcome::Harness, Some(trouble)) = (result.outcome, trouble) {
+            (result.outcome, result.why) = (Outcome::Failed, trouble);
+        }
         let lost = said::lost_in(&watch.lines_from(0));
         let loss = expect::compare_loss_at_end(&lost, system::preempts());
         if is_as_expected(result.outcome) {
@@ -241,15 +252,26 @@ impl Machine {
         let known_requests = self.host.disk_log()?.len();
 
         make::begin(self, fault, victim)?;
-        self.wait_for(make::answer_limit(fault), |watch| {
+        let is_complete = self.wait_for(make::answer_limit(fault), |watch| {
             expect::is_complete(fault, victim, &watch.told_from(first_line))
         })?;
+        let trouble = self.watch.as_mut().and_then(Watch::trouble);
+        if !is_complete {
+            eprintln!(
+                "guest: {}: the machine:\n{}",
+                fault.name(),
+                blocked::report()
+            );
+        }
         let controller = effect::state_of_controller(&self.plan.disk.name);
         make::end(self, fault)?;
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
         }
-        effect::prove(fault, &self.plan.disk.name, self.reset.as_ref())?;
+        // Where the agent died, nobody waited until the fault was made.
+        if trouble.is_none() {
+            effect::prove(fault, &self.plan.disk.name, self.reset.as_ref())?;
+        }
         let (server_log, broker) = end(self)?;
 
         let truth = self.host.disk_log()?.split_off(known_requests);
@@ -283,9 +305,8 @@ impl Machine {
             broker,
             preempts: system::preempts(),
             controller,
-            trouble: self.watch.as_mut().and_then(Watch::trouble),
+            trouble: trouble.or_else(|| self.watch.as_mut().and_then(Watch::trouble)),
         };
-        let blocked = blocked::report(Path::new("/proc"), Path::new("/sys"));
         make::restore(self, fault)?;
         let mut asserts = expect::compare(&evidence);
         if fault == Fault::Healthy {
@@ -300,7 +321,6 @@ impl Machine {
         let (outcome, why) = expect::conclude(&asserts);
         if outcome != Outcome::Passed {
             eprintln!("guest: {}: {why}", fault.name());
-            eprintln!("guest: the machine:\n{blocked}");
             eprintln!("guest: truth: {:?}", evidence.truth);
             eprintln!("guest: callers: {:?}", evidence.caller_errnos);
         }

@@ -335,7 +335,9 @@ fn a_caller_that_is_told_nothing_wants_the_write_that_is_still_held() {
         conclude(&compare(&evidence)).0
     };
     assert_eq!(outcome_on("6.12.117-amd64", "resetting"), Outcome::Failed);
-    assert_eq!(outcome_on("7.0.13-amd64", "live"), Outcome::Failed);
+    for controller in ["live", "dead", ""] {
+        assert_eq!(outcome_on("7.0.13-amd64", controller), Outcome::Failed);
+    }
     assert_eq!(
         outcome_on("7.0.13-amd64", "resetting"),
         Outcome::ExpectedGap

@@ -135,7 +135,7 @@ fn is_never_returned(evidence: &Evidence) -> bool {
     evidence.fault == Fault::Timeout
         && evidence.caller_errnos.is_empty()
         && syncs.all(|sync| sync.errno.is_none())
-        && evidence.controller != "live"
+        && ["resetting", "connecting"].contains(&&*evidence.controller)
         && version_of(&evidence.kernel) >= (7, 0)
 }
 

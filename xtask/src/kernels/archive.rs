@@ -73,13 +73,13 @@ impl Archive {
                      tests/KERNELS.sha256"
                 ));
             }
-            room::require(&dir, room::LISTS, "the archive's lists")?;
             write("sources.list", &sources_of(&mirror()?, has_keys()))?;
-            say(format!(
-                "apt: lists of kernels for {} (own folder, nothing is installed)",
-                arch.name()
-            ));
-            let complaint = archive.update()?;
+            archive.names = archive.known()?;
+            let complaint = match room::require(&dir, room::LISTS, "the archive's lists") {
+                Ok(()) => archive.update()?,
+                Err(err) if !archive.names.is_empty() => Some(format!("{err:#}")),
+                Err(err) => return Err(err),
+            };
             archive.names = archive.known()?;
             match complaint {
                 None => write(fetched_mark(), "")?,
@@ -102,6 +102,10 @@ impl Archive {
 
     /// Fetches the lists; what apt complained of first, if it could not.
     fn update(&self) -> anyhow::Result<Option<String>> {
+        say(format!(
+            "apt: lists of kernels for {} (own folder, nothing is installed)",
+            self.arch.name()
+        ));
         let mut command = self.apt("apt-get");
         let output = command.args(["-qq", "update"]).output();
         let output = output.with_context(|| format!("run {}", display(&command)))?;

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::process::is_root;
+
 /// Lists of the five suites for one architecture: some 80 MiB, while they are fetched
 /// beside the packed ones.
 pub const LISTS: u64 = 256 << 20;
@@ -41,7 +43,12 @@ fn free(dir: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    // What apt and dpkg may take, run by root.
+    let blocks = match is_root() {
+        true => stat.f_bfree,
+        false => stat.f_bavail,
+    };
+    Ok(blocks.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Live {
 
     /// Those that the kernel had no memory for.
     fn make_histograms(&mut self) {
-        let made = (self.shared.tables().hists).make_late(&mut self.shared.maps());
+        let made = (self.shared.tables().hists).make(&mut self.shared.maps());
         if let Err(error) = made {
             log::warn!("{error:#}");
         }

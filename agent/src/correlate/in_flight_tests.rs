@@ -1,20 +1,10 @@
 //! What is said of a sync that has not returned yet.
 
 use super::*;
-use crate::event::InFlightRequest;
 
 #[test]
 fn a_hang_that_proc_denies_is_no_stall() {
-    let in_flight = |confirmed| {
-        Event::InFlight(InFlightEvent {
-            syncs: vec![InFlightSync {
-                sync: sync(0, 5_000, 0),
-                confirmed,
-                stack: Vec::new(),
-            }],
-            requests: Vec::new(),
-        })
-    };
+    let in_flight = |confirmed| hanging(&[sync(0, 5_000, 0)], confirmed, Vec::new());
     let mut run = Run::new();
     run.at(5_000).push(in_flight(Some(false)));
     assert!(run.incidents.is_empty());
@@ -36,15 +26,8 @@ fn a_hang_that_proc_denies_is_no_stall() {
 #[test]
 fn a_sync_that_leaves_the_in_flight_list_unseen_does_not_hang_for_ever() {
     let mut run = Run::new();
-    let hanging = InFlightSync {
-        sync: sync(0, 5_000, 0),
-        confirmed: Some(true),
-        stack: Vec::new(),
-    };
-    run.at(5_000).push(Event::InFlight(InFlightEvent {
-        syncs: vec![hanging],
-        requests: Vec::new(),
-    }));
+    let hung = sync(0, 5_000, 0);
+    run.at(5_000).push(hanging(&[hung], Some(true), Vec::new()));
     // The host was paused until now: what hangs is told of behind the tick.
     run.at(8_000).push(Event::Tick);
     assert!(run.last().syncs[0].in_flight);
@@ -77,7 +60,6 @@ fn held() -> InFlightRequest {
 #[test]
 fn what_holds_a_sync_is_shown_whatever_completed_meanwhile() {
     let mut run = Run::new();
-    let sync = sync(0, 60_000, 0);
     // The journal's own writes, held for ten seconds each.
     for nth in 0..12 {
         run.at(20_000 + nth).push(Event::Request(RequestEvent {
@@ -97,14 +79,9 @@ fn what_holds_a_sync_is_shown_whatever_completed_meanwhile() {
         issue_ns: BEGIN_NS + 59_999 * MS,
         ..held()
     };
-    run.at(60_000).push(Event::InFlight(InFlightEvent {
-        syncs: vec![InFlightSync {
-            sync,
-            confirmed: Some(true),
-            stack: Vec::new(),
-        }],
-        requests: vec![new, held()],
-    }));
+    let hung = sync(0, 60_000, 0);
+    run.at(60_000)
+        .push(hanging(&[hung], Some(true), vec![new, held()]));
     let shown = &run.last().requests;
     assert_eq!(shown.len(), 10);
     let in_flight: Vec<_> = shown.iter().map(|request| request.in_flight).collect();
@@ -118,19 +95,12 @@ fn what_holds_a_sync_is_shown_whatever_completed_meanwhile() {
 #[test]
 fn what_was_in_flight_before_is_not_shown_as_if_it_were() {
     let mut run = Run::new();
-    let hung = |tid: u32, exit_ms| InFlightSync {
-        sync: SyncEvent {
+    let in_flight = |exit_ms, requests| {
+        let of = |tid| SyncEvent {
             tid,
             ..sync(0, exit_ms, 0)
-        },
-        confirmed: Some(true),
-        stack: Vec::new(),
-    };
-    let in_flight = |exit_ms, requests| {
-        Event::InFlight(InFlightEvent {
-            syncs: vec![hung(40, exit_ms), hung(41, exit_ms)],
-            requests,
-        })
+        };
+        hanging(&[of(40), of(41)], Some(true), requests)
     };
     run.at(58_000).push(in_flight(58_000, vec![held()]));
     let next = InFlightRequest {

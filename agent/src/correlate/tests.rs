@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{
-    Counters, FileId, InFlightEvent, InFlightSync, RequestEvent, Start, WbErrEvent,
+    Counters, FileId, InFlightEvent, InFlightRequest, InFlightSync, RequestEvent, Start, WbErrEvent,
 };
 use crate::incident::{Cause, Incident, Verdict};
 
@@ -100,6 +100,19 @@ fn failed(status: &str, errno: i32) -> RequestEvent {
         complete_ns: BEGIN_NS + 6 * MS,
         ..RequestEvent::default()
     }
+}
+
+/// Syncs that hang, and what is outstanding meanwhile; `confirmed` is /proc's word.
+fn hanging(syncs: &[SyncEvent], confirmed: Option<bool>, requests: Vec<InFlightRequest>) -> Event {
+    let hung = |sync: &SyncEvent| InFlightSync {
+        sync: sync.clone(),
+        confirmed,
+        stack: Vec::new(),
+    };
+    Event::InFlight(InFlightEvent {
+        syncs: syncs.iter().map(hung).collect(),
+        requests,
+    })
 }
 
 /// Verdict, cause and the rule of the first reason.
@@ -334,14 +347,8 @@ fn a_hang_that_its_bytes_explain_in_the_end_is_saturation() {
         let written = BTreeMap::from([(FS, mega * 1_000_000)]);
         run.at(at_ms).push(Event::DiskBytes { written });
         if at_ms == 2_000 {
-            run.at(4_000).push(Event::InFlight(InFlightEvent {
-                syncs: vec![InFlightSync {
-                    sync: sync(2_000, 4_000, 0),
-                    confirmed: Some(true),
-                    stack: Vec::new(),
-                }],
-                requests: Vec::new(),
-            }));
+            let hung = sync(2_000, 4_000, 0);
+            run.at(4_000).push(hanging(&[hung], Some(true), Vec::new()));
             assert_eq!(run.last().verdict, Verdict::Stalled);
         }
     }
@@ -365,17 +372,7 @@ fn a_sync_named_while_it_hung_keeps_its_name() {
         root: u16::MAX,
         ..sync(0, exit_ms, 0)
     };
-    let hanging = |sync: SyncEvent| {
-        let hanging = InFlightSync {
-            sync,
-            confirmed: Some(true),
-            stack: Vec::new(),
-        };
-        Event::InFlight(InFlightEvent {
-            syncs: vec![hanging],
-            requests: Vec::new(),
-        })
-    };
+    let hanging = |sync: SyncEvent| hanging(&[sync], Some(true), Vec::new());
     run.at(5_000).push(hanging(SyncEvent {
         names: sync(0, 5_000, 0).names,
         root: 0,
@@ -413,15 +410,8 @@ fn a_later_stall_reopens_its_incident_and_a_much_later_one_is_new() {
 #[test]
 fn a_hang_that_ends_in_an_error_is_both() {
     let mut run = Run::new();
-    let hanging = InFlightSync {
-        sync: sync(0, 5_000, 0),
-        confirmed: Some(true),
-        stack: Vec::new(),
-    };
-    run.at(5_000).push(Event::InFlight(InFlightEvent {
-        syncs: vec![hanging],
-        requests: Vec::new(),
-    }));
+    let hung = sync(0, 5_000, 0);
+    run.at(5_000).push(hanging(&[hung], Some(true), Vec::new()));
     run.at(6_001).push(Event::Request(RequestEvent {
         complete_ns: BEGIN_NS + 6_000 * MS,
         ..failed("TIMEOUT", 110)

@@ -30,6 +30,13 @@ pub fn report() -> String {
     text
 }
 
+/// Whether a reset of an NVMe controller waits for something: the work of that is named so
+/// in every kernel since 5.10 (drivers/nvme/host/pci.c).
+pub fn is_in_reset(proc: &Path) -> bool {
+    let threads = threads(proc);
+    threads.iter().any(|text| text.contains("nvme_reset_work"))
+}
+
 /// Names and states, as sysfs has them.
 fn controllers(sys: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(sys.join("class/nvme")).into_iter().flatten();
@@ -89,6 +96,8 @@ mod tests {
             threads(&dir.join("proc")),
             ["blocked: 8 (kworker/0:1)\n[<0>] nvme_reset_work+0x1/0x2"]
         );
+        assert!(is_in_reset(&dir.join("proc")));
+        assert!(!is_in_reset(&dir.join("sys")));
         assert_eq!(
             controllers(&dir.join("sys")),
             [("nvme0".to_owned(), "resetting".to_owned())]

@@ -263,7 +263,7 @@ impl Machine {
                 blocked::report()
             );
         }
-        let controller = effect::state_of_controller(&self.plan.disk.name);
+        let is_in_reset = blocked::is_in_reset(Path::new("/proc"));
         make::end(self, fault)?;
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);
@@ -304,7 +304,7 @@ impl Machine {
             lost: said::lost_in(&lines),
             broker,
             preempts: system::preempts(),
-            controller,
+            is_in_reset,
             trouble: trouble.or_else(|| self.watch.as_mut().and_then(Watch::trouble)),
         };
         make::restore(self, fault)?;

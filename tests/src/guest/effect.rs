@@ -104,9 +104,14 @@ fn try_to_write(dir: &Path) -> String {
 
 /// Old kernels keep a disk that is mounted in sysfs; its controller is dead, or gone.
 fn wait_until_gone(disk: &str) -> String {
+    let controller = disk
+        .rsplit_once('n')
+        .map_or(disk, |(controller, _)| controller);
+    let path = Path::new("/sys/class/nvme").join(controller).join("state");
     let until = Instant::now() + LIMIT;
     loop {
-        let state = state_of_controller(disk);
+        let state = fs::read_to_string(&path).unwrap_or_default();
+        let state = state.trim();
         if state.is_empty() || state.starts_with("deleting") || state == "dead" {
             return "gone".to_owned();
         }
@@ -115,16 +120,6 @@ fn wait_until_gone(disk: &str) -> String {
         }
         thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// `live`, `resetting`, `dead`, as sysfs has it; nothing if there is no controller.
-pub(super) fn state_of_controller(disk: &str) -> String {
-    let controller = disk
-        .rsplit_once('n')
-        .map_or(disk, |(controller, _)| controller);
-    let path = Path::new("/sys/class/nvme").join(controller).join("state");
-    let state = fs::read_to_string(path).unwrap_or_default();
-    state.trim().to_owned()
 }
 
 /// All records of the kernel's log, one a read.

@@ -64,8 +64,9 @@ pub struct Evidence {
     pub lost: BTreeMap<String, u64>,
     /// The kernel preempts its own code.
     pub preempts: bool,
-    /// State of the disk's controller when the answer was there, or time was up.
-    pub controller: String,
+    /// The kernel was in a reset of the controller that waited, when the answer was there
+    /// or time was up.
+    pub is_in_reset: bool,
     /// How the agent ended, if it did not live until here.
     pub trouble: Option<String>,
     /// The broker, if the writer is a real one.

@@ -22,8 +22,9 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
     }
     if name == "errno of the caller" && is_never_returned(evidence) {
         return Some(
-            "the kernel did not come out of its own reset of the controller (seen on 7.0 and \
-             7.3): the caller was told nothing, the write is outstanding, and told of as such",
+            "the kernel did not come out of its own reset of the controller (it waits in \
+             nvme_reset_work): the caller was told nothing, the write is outstanding, and told \
+             of as such",
         );
     }
     if name == "files" && is_old_xfs(evidence) && is_without_files(evidence) {
@@ -127,16 +128,14 @@ fn is_unnamed(evidence: &Evidence) -> bool {
         && told().all(|last| is_right(last) || is_nameless(last) || is_of_append(last))
 }
 
-/// The machine shows that its controller is not back. On older kernels a command that times
-/// out must come back; and no sync may be said to have failed of which the caller knows
-/// nothing.
+/// The kernel's own stack shows that it waits in its reset; else a command that times out
+/// must come back. And no sync may be said to have failed of which the caller knows nothing.
 fn is_never_returned(evidence: &Evidence) -> bool {
     let mut syncs = evidence.told.iter().flat_map(|told| &told.last.syncs);
     evidence.fault == Fault::Timeout
         && evidence.caller_errnos.is_empty()
         && syncs.all(|sync| sync.errno.is_none())
-        && ["resetting", "connecting"].contains(&&*evidence.controller)
-        && version_of(&evidence.kernel) >= (7, 0)
+        && evidence.is_in_reset
 }
 
 /// No file is named at all: one that is must be right.

@@ -63,7 +63,7 @@ fn evidence_on(kernel: &str, arch: &str) -> Evidence {
         missing_hooks: Vec::new(),
         lost: Default::default(),
         preempts: false,
-        controller: "live".into(),
+        is_in_reset: false,
         trouble: None,
         broker: None,
     }

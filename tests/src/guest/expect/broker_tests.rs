@@ -74,7 +74,7 @@ fn evidence(fault: Fault, truth: TruthRequest, told: Vec<Told>) -> Evidence {
         missing_hooks: Vec::new(),
         lost: BTreeMap::new(),
         preempts: false,
-        controller: "live".into(),
+        is_in_reset: false,
         trouble: None,
         broker: Some(BrokerTruth {
             log_dir: DIR.into(),

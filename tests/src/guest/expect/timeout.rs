@@ -14,7 +14,8 @@ impl Sheet<'_> {
         }
     }
 
-    /// The kernel did not come out of its own reset of the controller (seen on 7.0 and 7.3): the
+    /// The kernel did not come out of its own reset of the controller (seen on 7.0 and 7.3:
+    /// the reset waits for requests, and a request that timed out waits for the reset). The
     /// caller was told nothing, so nothing failed, and the write is outstanding to the end.
     pub(super) fn check_never_returned(&mut self) {
         let told = || self.evidence.told.iter().map(|told| &told.last);

@@ -233,11 +233,10 @@ fn show_requests(case: &Case, world: &World) -> Vec<IncidentRequest> {
         .into_iter()
         .map(|(request, now_ns)| show_outstanding(case, request, now_ns, world));
     let show = |request| show_request(case, request, world);
-    let mut shown: Vec<IncidentRequest> = failed.into_iter().map(show).collect();
-    shown.extend(in_flight);
-    shown.extend(completed.into_iter().map(show));
-    shown.truncate(MAX_LISTED);
-    shown
+    let failed = failed.into_iter().map(show);
+    let completed = completed.into_iter().map(show);
+    let all = failed.chain(in_flight).chain(completed);
+    all.take(MAX_LISTED).collect()
 }
 
 /// Requests that its syncs in flight wait for, each once, the oldest first; with the time

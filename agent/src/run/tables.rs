@@ -282,7 +282,7 @@ impl Tables {
 
 /// Operations of requests that BLOCK_HIST counts.
 const COUNTED_OPS: [u8; 5] = [
-    // The disk's rate is of it: the one that is at hand surely.
+    // First: a disk's rate is of it, and a later one may not find memory at once.
     req_op::WRITE,
     req_op::READ,
     req_op::FLUSH,

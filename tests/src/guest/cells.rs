@@ -256,6 +256,7 @@ impl Machine {
             expect::is_complete(fault, victim, &watch.told_from(first_line))
         })?;
         let trouble = self.watch.as_mut().and_then(Watch::trouble);
+        let is_in_reset = !is_complete && blocked::is_in_reset(Path::new("/proc"));
         if !is_complete {
             eprintln!(
                 "guest: {}: the machine:\n{}",
@@ -263,7 +264,6 @@ impl Machine {
                 blocked::report()
             );
         }
-        let is_in_reset = blocked::is_in_reset(Path::new("/proc"));
         make::end(self, fault)?;
         if fault == Fault::Healthy {
             thread::sleep(make::HEALTHY_TIME);

@@ -154,6 +154,7 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
         false => None,
     };
     let mut boots = Vec::new();
+    let mut nr_before = 0;
     let agent_args: Vec<String> = args
         .avoid_form
         .iter()
@@ -191,8 +192,9 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
                     .collect();
                 let wanted = match args.resume {
                     true => store.not_passed(&image, *fs, &faults),
-                    false => faults,
+                    false => faults.clone(),
                 };
+                nr_before += faults.len() - wanted.len();
                 let deals = if args.check {
                     vec![Vec::new()]
                 } else {
@@ -216,6 +218,11 @@ fn run(args: &KernelsArgs, limit: Option<Duration>) -> anyhow::Result<table::Out
             }
         }
         programs.push((own, store));
+    }
+    if args.resume {
+        say(format!(
+            "{nr_before} cells went as expected before, with this agent: not played again"
+        ));
     }
     stop_on_interrupt();
     if let Some(limit) = limit {

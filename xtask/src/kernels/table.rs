@@ -112,7 +112,7 @@ fn render(row: &Row) -> String {
         )
     );
     if let Some(why) = &row.record.bad_check {
-        text.push_str(&format!("  check {:>17}         {why}\n", "FAILED"));
+        text.push_str(&format!("  check              {:<12}         {why}\n", "FAILED"));
     }
     if let Some(why) = &row.record.failure {
         text.push_str(&format!("  {why}\n"));
@@ -124,7 +124,7 @@ fn render(row: &Row) -> String {
     }
     for cell in &row.record.cells {
         text.push_str(&format!(
-            "  {:<14} {:<12} {:>4} s  {}\n",
+            "  {:<18} {:<12} {:>4} s  {}\n",
             cell.id.name(),
             word(cell.outcome),
             cell.took_ms / 1000,

@@ -112,7 +112,10 @@ fn render(row: &Row) -> String {
         )
     );
     if let Some(why) = &row.record.bad_check {
-        text.push_str(&format!("  check              {:<12}         {why}\n", "FAILED"));
+        text.push_str(&format!(
+            "  check              {:<12}         {why}\n",
+            "FAILED"
+        ));
     }
     if let Some(why) = &row.record.failure {
         text.push_str(&format!("  {why}\n"));

@@ -197,18 +197,23 @@ impl Running {
         }
     }
 
-    /// Every file of its partitions, with the sectors that hold it.
+    /// Every file of its partitions and the checkpoints beside them, with the sectors that
+    /// hold it.
     fn placed(&self) -> anyhow::Result<Vec<Placed>> {
         let mut files = BTreeMap::new();
-        for dir in self.partitions()? {
+        let mut dirs = self.partitions()?;
+        dirs.push(self.log_dir.clone());
+        for dir in dirs {
             for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
                 let path = entry?.path();
-                if path.is_file() {
-                    files.insert(
-                        path.to_string_lossy().into_owned(),
-                        read_file_sectors(&path)?,
-                    );
+                if !path.is_file() {
+                    continue;
                 }
+                match read_file_sectors(&path) {
+                    // A checkpoint that was renamed meanwhile.
+                    Err(_) if !path.exists() => continue,
+                    sectors => files.insert(path.to_string_lossy().into_owned(), sectors?),
+                };
             }
         }
         let files = files.into_iter();

@@ -279,7 +279,7 @@ impl Machine {
             Some(watch) => watch.lines_from(0),
             None => Vec::new(),
         };
-        let told = super::watch::collect(&lines[first_line.min(lines.len())..]);
+        let told = super::watch::told_since(&lines, first_line);
         let said = told
             .iter()
             .filter_map(|told| serde_json::from_str(&told.last_line).ok())

@@ -172,11 +172,7 @@ pub fn is_complete(fault: Fault, victim: &Path, told: &[Told]) -> bool {
         | Fault::ForcedTracepoint
         | Fault::NoSpace => !answer.last.log_events.is_empty(),
         // The line of an append may come first, where an index file failed first.
-        Fault::BrokerWriteError => {
-            let mut texts = answer.last.log_events.iter().map(|event| &event.text);
-            let is_told = texts.any(|text| text.contains("Error while flushing log"));
-            is_told && syncs.iter().any(|sync| sync.errno.is_some())
-        }
+        Fault::BrokerWriteError => broker::is_told(&answer.last, &victim.to_string_lossy()),
         Fault::DmError => {
             !answer.last.log_events.is_empty() && syncs.iter().any(|sync| sync.errno.is_some())
         }
@@ -208,7 +204,7 @@ pub fn compare(evidence: &Evidence) -> Vec<Assertion> {
 pub fn compare_loss_at_end(lost: &BTreeMap<String, u64>, preempts: bool) -> Assertion {
     let got = show_lost(&losses(lost));
     let passed = got == "none";
-    let gap = (!passed).then(|| gaps::reason_of_loss(lost, preempts));
+    let gap = (!passed).then(|| gaps::reason_of_loss(&losses(lost), preempts));
     Assertion {
         name: "loss by the agent's end".to_owned(),
         passed,
@@ -392,7 +388,7 @@ fn list(items: &[String], none: &str) -> String {
 
 /// What counts as one: of each of the writer's threads, a sync may have been under
 /// way when the agent found it.
-fn losses(lost: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(super) fn losses(lost: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let is_under_way = |class: &str, count: u64| class == "unmatched_exit" && count <= 2;
     let lost = lost.iter();
     lost.filter(|(class, count)| !is_under_way(class, **count))

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::expect::Evidence;
+use super::expect::{Evidence, losses};
 use super::fault::Fault;
 use crate::faultdisk::FsKind;
 use crate::incident::Incident;
@@ -18,7 +18,7 @@ pub fn reason(evidence: &Evidence, name: &str) -> Option<&'static str> {
         );
     }
     if name == "loss" {
-        return reason_of_loss(&evidence.lost, evidence.preempts);
+        return reason_of_loss(&losses(&evidence.lost), evidence.preempts);
     }
     if name == "errno of the caller" && is_never_returned(evidence) {
         return Some(
@@ -64,7 +64,7 @@ fn version_of(release: &str) -> (u32, u32) {
     (number().unwrap_or(0), number().unwrap_or(0))
 }
 
-/// A few runs were left out, and what these would have ended; nothing else is lost.
+/// Of [`losses`]: a few runs were left out, and what these would have ended; nothing else is lost.
 pub fn reason_of_loss(lost: &BTreeMap<String, u64>, preempts: bool) -> Option<&'static str> {
     let is_known = |class: &String| ["recursion", "lost_exit"].contains(&class.as_str());
     let is_few = lost.values().sum::<u64>() <= MOST_LEFT_OUT;

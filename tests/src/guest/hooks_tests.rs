@@ -123,6 +123,9 @@ fn a_few_runs_may_be_left_out_where_programs_are_preempted() {
         gaps::reason(&evidence, "loss").is_some()
     };
     assert!(gap(true, &[("recursion", 2), ("lost_exit", 1)]));
+    // A sync that was under way when the agent came is no loss.
+    assert!(gap(true, &[("recursion", 1), ("unmatched_exit", 1)]));
+    assert!(!gap(true, &[("recursion", 1), ("unmatched_exit", 3)]));
     assert!(!gap(false, &[("recursion", 2)]));
     assert!(!gap(true, &[("recursion", 2), ("ring_full", 1)]));
     assert!(!gap(true, &[("lost_exit", 1)]));

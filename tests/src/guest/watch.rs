@@ -150,9 +150,9 @@ impl Watch {
         lines.any(|line| is_broker(&line)) && lines.any(|line| opens_log(&line))
     }
 
-    /// The incidents among the lines from that one on.
+    /// The incidents among the lines from that one on, see [`told_since`].
     pub fn told_from(&self, first: usize) -> Vec<Told> {
-        collect(&self.lines_from(first))
+        told_since(&self.lines_from(0), first)
     }
 
     /// Ends it as Ctrl-C does.
@@ -185,6 +185,22 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let _ = proc::end(&mut self.child, libc::SIGINT, Duration::from_secs(5));
     }
+}
+
+/// The incidents among the lines from that one on, but for those that were told of before
+/// it with the same verdict and cause: they end in their own time.
+pub fn told_since(lines: &[String], first: usize) -> Vec<Told> {
+    let (before, since) = lines.split_at(first.min(lines.len()));
+    let before = collect(before);
+    let is_known = |told: &Told| {
+        let last = &told.last;
+        (before.iter().map(|told| &told.last)).any(|old| {
+            old.id == last.id && (&old.verdict, &old.cause) == (&last.verdict, &last.cause)
+        })
+    };
+    let mut told = collect(since);
+    told.retain(|told| !is_known(told));
+    told
 }
 
 /// Incidents in the order of their first lines.
@@ -228,5 +244,19 @@ mod tests {
         assert!(told[0].was_in_flight && !told[0].last.syncs[0].in_flight);
         assert!(told[0].first.syncs[0].in_flight);
         assert!(!told[1].was_in_flight);
+    }
+
+    #[test]
+    fn an_incident_of_before_may_end_and_not_become_another() {
+        let line = |id: &str, verdict: &str| format!(r#"{{"id":"{id}","verdict":"{verdict}"}}"#);
+        let mut lines = vec![line("a", "STALLED")];
+        lines.extend([line("a", "STALLED"), line("b", "CONFIRMED")]);
+        let ids = |lines: &[String]| -> Vec<String> {
+            let told = told_since(lines, 1).into_iter();
+            told.map(|told| told.last.id).collect()
+        };
+        assert_eq!(ids(&lines), ["b"]);
+        lines.push(line("a", "CONFIRMED"));
+        assert_eq!(ids(&lines), ["a", "b"]);
     }
 }

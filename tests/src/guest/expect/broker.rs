@@ -2,6 +2,8 @@
 //! this machine: verdict and cause are `expect`'s, here are syncs, requests and the
 //! broker's line. In: the cell's evidence. Out: assertions. Pure.
 
+use std::path::Path;
+
 use super::{Sheet, Told, list, overlaps};
 use crate::faultdisk::{Op, TruthRequest};
 use crate::incident::{Incident, Request, Sync};
@@ -20,7 +22,7 @@ pub struct Placed {
 pub struct BrokerTruth {
     /// Its log directory on the disk.
     pub log_dir: String,
-    /// The files of its partitions there.
+    /// The files of its partitions there, and the checkpoints.
     pub files: Vec<Placed>,
     /// Its server.log, whole.
     pub log: Vec<String>,
@@ -45,7 +47,8 @@ fn partition_of(path: &str) -> Option<&str> {
 }
 
 impl<'a> Sheet<'a> {
-    /// The log directory cannot be written.
+    /// The log directory cannot be written: the broker's first line of that is there, and
+    /// the sync that this line names.
     pub(super) fn check_brokers_write_error(&mut self, incident: &Incident) {
         let evidence = self.evidence;
         let Some(broker) = self.brokers_truth() else {
@@ -53,17 +56,9 @@ impl<'a> Sheet<'a> {
         };
         self.check_failed_sync(incident);
         self.check_write(incident, false);
-        self.check_line(incident);
         let failed: Vec<&Sync> = (incident.syncs.iter())
             .filter(|sync| sync.errno.is_some())
             .collect();
-        let partitions: Vec<String> = (failed.iter())
-            .filter(|sync| is_of_segment(sync))
-            .filter_map(|sync| sync.topic_partition.clone())
-            .collect();
-        let shown: Vec<String> = failed.iter().map(|sync| show_sync(sync)).collect();
-        let (got, is_there) = (list(&shown, "none"), !partitions.is_empty());
-        self.put("failed fsync of a segment", is_there, "one", &got);
         self.check_all_in_dir(&failed, &broker.log_dir);
 
         let requests = || (incident.requests.iter()).filter(|request| request.errno.is_some());
@@ -105,16 +100,24 @@ impl<'a> Sheet<'a> {
             "all of server.log",
             &format!("{right} of {all}"),
         );
-        let is_named = |partition: &&String| {
-            let name = format!("flushing log for {partition} in dir {}", broker.log_dir);
-            lines.iter().any(|line| line.contains(&name))
-        };
-        let is_same = partitions.iter().any(|partition| is_named(&partition));
+        // Which file the broker finds unwritable first is chance.
+        let mut printed = broker.log.iter();
+        let wanted = printed.find(|line| Named::in_line(line, &broker.log_dir).is_some());
+        let wanted = wanted.map_or("a directory that failed", |line| &**line);
+        let shown: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        let is_there = lines.iter().any(|line| wanted.contains(line));
         self.put(
-            "partition of line and sync",
-            is_same,
-            &list(&partitions, "no failed sync"),
-            lines.first().unwrap_or(&"no line"),
+            "line of the broker",
+            is_there,
+            wanted,
+            &list(&shown, "none"),
+        );
+        let shown: Vec<String> = failed.iter().map(|sync| show_sync(sync)).collect();
+        self.put(
+            "sync that the line names",
+            is_told(incident, &broker.log_dir),
+            wanted,
+            &list(&shown, "none"),
         );
     }
 
@@ -207,15 +210,51 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// A failed fsync of a segment, with the partition that its folder is of.
-fn is_of_segment(sync: &Sync) -> bool {
-    let kind = sync.file_kind.as_deref().unwrap_or_default();
-    let partition = sync.path.as_deref().and_then(partition_of);
-    // By its suffix, with or without the dot.
-    sync.op == "fsync"
-        && kind.trim_start_matches('.') == "log"
-        && partition.is_some()
-        && partition == sync.topic_partition.as_deref()
+/// What could not be written, as the broker's line has it.
+enum Named<'a> {
+    /// A segment of this partition.
+    Partition(&'a str),
+    /// A checkpoint: it is written beside itself, and renamed.
+    Checkpoint(&'a str),
+}
+
+impl<'a> Named<'a> {
+    /// `None`: the line is of something else, or of another directory.
+    fn in_line(line: &'a str, log_dir: &str) -> Option<Self> {
+        let word_after = |words: &str| line.split_once(words)?.1.split_whitespace().next();
+        let is_in_dir = line.contains(&format!(" in dir {log_dir} "));
+        let partition = word_after("Error while flushing log for ").filter(|_| is_in_dir);
+        let is_in_dir = |path: &&str| Path::new(path).starts_with(log_dir);
+        let checkpoint = word_after("Error while writing to checkpoint file ").filter(is_in_dir);
+        partition
+            .map(Named::Partition)
+            .or(checkpoint.map(Named::Checkpoint))
+    }
+
+    fn is_of(&self, sync: &Sync) -> bool {
+        let path = sync.path.as_deref().unwrap_or_default();
+        // By its suffix, with or without the dot.
+        let kind = sync.file_kind.as_deref().unwrap_or_default();
+        sync.op == "fsync"
+            && match self {
+                Named::Partition(name) => {
+                    kind.trim_start_matches('.') == "log"
+                        && partition_of(path) == Some(*name)
+                        && sync.topic_partition.as_deref() == Some(*name)
+                }
+                Named::Checkpoint(name) => path.strip_suffix(".tmp") == Some(*name),
+            }
+    }
+}
+
+/// A line of the broker's that the directory failed, and the failed sync that it names.
+pub(super) fn is_told(incident: &Incident, log_dir: &str) -> bool {
+    let failed = || (incident.syncs.iter()).filter(|sync| sync.errno.is_some());
+    let named =
+        (incident.log_events.iter()).filter_map(|event| Named::in_line(&event.text, log_dir));
+    named
+        .into_iter()
+        .any(|named| failed().any(|sync| named.is_of(sync)))
 }
 
 fn show_sync(sync: &Sync) -> String {

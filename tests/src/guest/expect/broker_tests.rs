@@ -158,7 +158,7 @@ fn right_answers_pass() {
     for evidence in [write_error(|_| {}), hang(|_| {})] {
         assert!(is_complete(
             evidence.fault,
-            std::path::Path::new(""),
+            std::path::Path::new(DIR),
             &evidence.told
         ));
         let rows = compare(&evidence);
@@ -172,11 +172,11 @@ fn what_is_wrong_with_a_write_error_is_named() {
     let wrong = |change: fn(&mut Incident)| failed(&write_error(change));
     assert_eq!(
         wrong(|told| told.syncs[0].topic_partition = Some("orders-1".into())),
-        ["failed fsync of a segment", "partition of line and sync"]
+        ["sync that the line names"]
     );
     assert_eq!(
         wrong(|told| told.syncs[0].file_kind = Some("index".into())),
-        ["failed fsync of a segment", "partition of line and sync"]
+        ["sync that the line names"]
     );
     let elsewhere = |told: &mut Incident| {
         told.syncs[0].path = Some("/tmp/kafka/orders-2/00000000000000000000.log".into());
@@ -193,12 +193,43 @@ fn what_is_wrong_with_a_write_error_is_named() {
     assert_eq!(wrong(|told| told.requests[0].nvme = None), ["NVMe status"]);
     assert_eq!(
         wrong(|told| told.log_events[0].line_number = 1),
-        ["line numbers", "partition of line and sync"]
+        ["line numbers", "line of the broker"]
     );
     assert_eq!(
         wrong(|told| told.syncs[0].errno = Some("ENODATA".into())),
         ["errno of the caller"]
     );
+}
+
+#[test]
+fn a_checkpoint_may_be_what_fails_first() {
+    const LINE: &str = "[t] ERROR Error while writing to checkpoint file \
+                        /data/kafka/replication-offset-checkpoint (x)";
+    let with = |path: &str| {
+        let mut evidence = write_error(|told| {
+            told.syncs[0].path = Some(path.into());
+            told.syncs[0].file_kind = None;
+            told.syncs[0].topic_partition = None;
+            told.log_events[0].text = LINE.into();
+        });
+        let broker = evidence.broker.as_mut().expect("a broker");
+        broker.log[1] = LINE.into();
+        evidence
+    };
+    let right = with("/data/kafka/replication-offset-checkpoint.tmp");
+    assert!(failed(&right).is_empty());
+    let is_complete = |evidence: &Evidence| {
+        is_complete(evidence.fault, std::path::Path::new(DIR), &evidence.told)
+    };
+    assert!(is_complete(&right));
+    let other = with("/data/kafka/recovery-point-offset-checkpoint.tmp");
+    assert_eq!(failed(&other), ["sync that the line names"]);
+    assert!(!is_complete(&other));
+    // The first line is the one that counts.
+    let mut late = right;
+    let broker = late.broker.as_mut().expect("a broker");
+    broker.log[0] = LINE.replace("replication-offset", "log-start-offset");
+    assert_eq!(failed(&late), ["line of the broker"]);
 }
 
 #[test]

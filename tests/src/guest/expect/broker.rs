@@ -32,6 +32,14 @@ pub struct BrokerTruth {
 const TOLD_WITHIN_NS: u64 = 9_000_000_000;
 
 impl BrokerTruth {
+    /// Its exception has no text of an errno, whatever the errno is: that of Java's
+    /// `FileDescriptor.sync`, by which checkpoints are synced. Then the errno is held
+    /// against that of the request.
+    pub(super) fn is_mute(&self) -> bool {
+        let mut lines = self.log.iter();
+        lines.any(|line| line.starts_with("java.io.SyncFailedException"))
+    }
+
     fn file_at(&self, sector: u64) -> Option<&str> {
         let holds = |file: &&Placed| {
             let mut ranges = file.sectors.iter();

@@ -216,7 +216,18 @@ fn a_checkpoint_may_be_what_fails_first() {
         broker.log[1] = LINE.into();
         evidence
     };
-    let right = with("/data/kafka/replication-offset-checkpoint.tmp");
+    let mut right = with("/data/kafka/replication-offset-checkpoint.tmp");
+    assert!(failed(&right).is_empty());
+    // Its exception has no errno; the request has the sync's.
+    right.caller_errnos.clear();
+    assert_eq!(failed(&right), ["errno of the caller"]);
+    let broker = right.broker.as_mut().expect("a broker");
+    broker
+        .log
+        .push("java.io.SyncFailedException: sync failed".into());
+    assert_eq!(failed(&right), ["errno of the caller"]);
+    let request = &mut right.told[0].last.requests[0];
+    request.errno = Some("EIO".into());
     assert!(failed(&right).is_empty());
     let is_complete = |evidence: &Evidence| {
         is_complete(evidence.fault, std::path::Path::new(DIR), &evidence.told)

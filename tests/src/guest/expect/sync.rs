@@ -15,14 +15,19 @@ impl Sheet<'_> {
         let is_ours = |sync: &&Sync| sync.pid == evidence.writer_pid && sync.errno.is_some();
         let syncs: Vec<&Sync> = incident.syncs.iter().filter(is_ours).collect();
         let errnos: Vec<String> = syncs.iter().filter_map(|sync| sync.errno.clone()).collect();
-        let is_told = evidence
-            .caller_errnos
-            .iter()
-            .any(|errno| errnos.contains(errno));
+        let is_mute = evidence.caller_errnos.is_empty()
+            && (evidence.broker.as_ref()).is_some_and(BrokerTruth::is_mute);
+        let wanted: Vec<String> = match is_mute {
+            true => (incident.requests.iter())
+                .filter_map(|request| request.errno.clone())
+                .collect(),
+            false => evidence.caller_errnos.clone(),
+        };
+        let is_told = wanted.iter().any(|errno| errnos.contains(errno));
         self.put(
             "errno of the caller",
             is_told,
-            &list(&evidence.caller_errnos, "none printed"),
+            &list(&wanted, "none printed"),
             &list(&errnos, "no failed sync"),
         );
         let of_victim = [Fault::WriteError, Fault::LateError, Fault::DmError];

@@ -113,8 +113,8 @@ fn render(row: &Row) -> String {
     );
     if let Some(why) = &row.record.bad_check {
         text.push_str(&format!(
-            "  check              {:<12}         {why}\n",
-            "FAILED"
+            "  {:<18} {:<12}         {why}\n",
+            "check", "FAILED"
         ));
     }
     if let Some(why) = &row.record.failure {

@@ -14,9 +14,9 @@ impl Sheet<'_> {
         }
     }
 
-    /// The kernel did not come out of its own reset of the controller (seen on 7.0 and 7.3:
-    /// the reset waits in nvme_wait_freeze, and the time-out of a request for completions in
-    /// nvme_dev_disable). The caller was told nothing, so nothing failed, and the write is
+    /// The kernel did not come out of its own reset of the controller (seen on 6.12, 7.0 and
+    /// 7.3; on the last with its stacks: the reset waits in nvme_wait_freeze, and the time-out
+    /// of a request for completions in nvme_dev_disable). The caller was told nothing, so nothing failed, and the write is
     /// outstanding to the end.
     pub(super) fn check_never_returned(&mut self) {
         let told = || self.evidence.told.iter().map(|told| &told.last);
